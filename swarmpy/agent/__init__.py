@@ -1,0 +1,1 @@
+"""Async shells of a node: session with the managers, worker, reporter."""

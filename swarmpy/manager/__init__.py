@@ -1,0 +1,1 @@
+"""Async shells of a manager: the one writer, dispatcher, control and certificate service."""

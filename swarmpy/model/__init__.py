@@ -1,0 +1,1 @@
+"""NOUNS: ids, specs, objects, the task lifecycle, codec, errors. Pure data, no behaviour of the cluster."""

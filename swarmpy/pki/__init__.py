@@ -1,0 +1,1 @@
+"""TRUST: cluster CA, join tokens, node certificates, sealing. Pure but for key generation."""

@@ -1,0 +1,1 @@
+"""THE SIMULATOR: real shells over a simulated clock, network, disk and engine."""

@@ -1,0 +1,1 @@
+"""MEMORY: changes, the immutable indexed Snapshot, apply, named invariants. Pure."""
