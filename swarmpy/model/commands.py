@@ -1,0 +1,159 @@
+"""Commands: what users, nodes and the managers' own services ask the leader to do.
+
+A command is admitted by plan/admission (validated against the present world) and becomes changes; its answer
+is a Result. Commands cross the wire from followers to the leader, so they are plain data.
+What does not belong here: how they are carried out (plan/), HTTP (api/).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from swarmpy.model.lifecycle import NodeState, Role
+from swarmpy.model.objects import Cluster, Description, TaskStatus
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """Base. `request_id` makes retries apply once ("" for commands that are naturally idempotent)."""
+
+    request_id: str = ""
+
+
+class InitCluster(Command, frozen=True, kw_only=True, tag="init-cluster"):
+    """The first command of a cluster: the cluster object and its first node."""
+
+    cluster: Cluster
+    node_id: str
+    address: str
+    manager_address: str
+    certificate: str
+    description: Description
+    availability: str = "active"
+
+
+class UpdateCluster(Command, frozen=True, kw_only=True, tag="update-cluster"):
+    """POST /swarm/update. New secrets are drawn by the shell and only used where rotation is asked."""
+
+    version: int
+    spec: str
+    new_worker_secret: str = ""
+    new_manager_secret: str = ""
+    new_unlock_key: str = ""
+
+
+class CreateService(Command, frozen=True, kw_only=True, tag="create-service"):
+    """POST /services/create. `id` is drawn by the shell."""
+
+    id: str
+    spec: str
+    auth: str = ""
+    fallback_name: str = ""
+    """Name to use where the spec has none."""
+
+
+class UpdateService(Command, frozen=True, kw_only=True, tag="update-service"):
+    """POST /services/{id}/update. `service` is the full id. `auth_from`: spec or previous-spec.
+    `rollback`: "" or previous."""
+
+    service: str
+    version: int
+    spec: str
+    auth: str = ""
+    auth_from: str = "spec"
+    rollback: str = ""
+
+
+class RemoveService(Command, frozen=True, kw_only=True, tag="remove-service"):
+    """DELETE /services/{id}; `service` is a full id."""
+
+    service: str
+
+
+class UpdateNode(Command, frozen=True, kw_only=True, tag="update-node"):
+    """POST /nodes/{id}/update: full replacement of the NodeSpec."""
+
+    node: str
+    version: int
+    spec: str
+
+
+class RemoveNode(Command, frozen=True, kw_only=True, tag="remove-node"):
+    """DELETE /nodes/{id}."""
+
+    node: str
+    force: bool = False
+
+
+class JoinNode(Command, frozen=True, kw_only=True, tag="join-node"):
+    """A node presented a valid token and got a certificate. `id` is drawn by the shell."""
+
+    id: str
+    role: Role
+    address: str
+    certificate: str
+    hostname: str = ""
+    availability: str = "active"
+
+
+class RenewCertificate(Command, frozen=True, kw_only=True, tag="renew-certificate"):
+    """A node got a new certificate."""
+
+    node: str
+    certificate: str
+
+
+class SetRole(Command, frozen=True, kw_only=True, tag="set-role"):
+    """The role service carried out a promotion or demotion. `manager_address` "" gives up the seat."""
+
+    node: str
+    role: Role
+    manager_address: str = ""
+
+
+class ObserveNode(Command, frozen=True, kw_only=True, tag="observe-node"):
+    """The dispatcher saw a node's session begin, break, fall silent or end with a goodbye."""
+
+    node: str
+    state: NodeState
+    message: str = ""
+    address: str = ""
+    description: Description | None = None
+
+
+class ReportTasks(Command, frozen=True, kw_only=True, tag="report-tasks"):
+    """An agent's report on its own tasks: (task id, status), latest per task."""
+
+    node: str
+    statuses: tuple[tuple[str, TaskStatus], ...]
+
+
+class Leave(Command, frozen=True, kw_only=True, tag="leave"):
+    """A node said goodbye: it is down at once."""
+
+    node: str
+
+
+AnyCommand = (
+    InitCluster
+    | UpdateCluster
+    | CreateService
+    | UpdateService
+    | RemoveService
+    | UpdateNode
+    | RemoveNode
+    | JoinNode
+    | RenewCertificate
+    | SetRole
+    | ObserveNode
+    | ReportTasks
+    | Leave
+)
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What an admitted command answers: the id of its object, and warnings for the user. `index` is the
+    log index at which its changes were applied (set by the writer)."""
+
+    id: str = ""
+    warnings: tuple[str, ...] = ()
+    index: int = 0

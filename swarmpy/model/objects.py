@@ -1,0 +1,223 @@
+"""The objects of the replicated world: what is, as against specs.py, which is what users ask for.
+
+Every object is frozen; a change replaces it. One field has one writer: specs are the user's, `desired` and
+everything up to ASSIGNED the leader's, `status` from ACCEPTED on the agent's of the task's node.
+What does not belong here: containers of objects (state/), messages between nodes (messages.py).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from swarmpy.model.lifecycle import NodeState, Role, TaskState
+from swarmpy.model.specs import (
+    EndpointSpec,
+    NodeSpec,
+    ServiceSpec,
+    SwarmSpec,
+    TaskTemplate,
+    endpoint_view,
+    node_view,
+    service_view,
+    swarm_view,
+    template_view,
+)
+
+
+class Object(msgspec.Struct, frozen=True, kw_only=True):
+    """What every object has. `version` is the log index of its last write (set by apply, as are the two
+    times, ns since the epoch)."""
+
+    id: str
+    version: int = 0
+    created_at: int = 0
+    updated_at: int = 0
+
+
+class Revoked(msgspec.Struct, frozen=True):
+    """A node that was removed: its certificates are refused until they have expired."""
+
+    node_id: str
+    until: int
+
+
+class Cluster(Object, frozen=True, kw_only=True, tag="cluster"):
+    """The cluster itself; there is one. Its `id` is the O of every certificate."""
+
+    spec: str = "{}"
+    root_cert: str = ""
+    root_key: str = ""
+    """PEM of the CA's key. The journal and snapshots that hold it are sealed at rest."""
+    worker_secret: str = ""
+    manager_secret: str = ""
+    """Secrets of the two join tokens (base 36)."""
+    unlock_key: str = ""
+    address_pools: tuple[str, ...] = ("10.0.0.0/8",)
+    subnet_size: int = 24
+    data_path_port: int = 4789
+    revoked: tuple[Revoked, ...] = ()
+
+    @property
+    def view(self) -> SwarmSpec:
+        """Typed view of the spec."""
+        return swarm_view(self.spec)
+
+
+class Resource(msgspec.Struct, frozen=True):
+    """A generic resource of a node: `value` units, or the named ones in `names`."""
+
+    kind: str
+    value: int = 0
+    names: tuple[str, ...] = ()
+
+
+class Description(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node says of itself. Memory in bytes, CPU in nano-CPUs."""
+
+    hostname: str = ""
+    os: str = ""
+    architecture: str = ""
+    nano_cpus: int = 0
+    memory_bytes: int = 0
+    generic: tuple[Resource, ...] = ()
+    engine_version: str = ""
+    engine_labels: dict[str, str] = {}
+    plugins: tuple[tuple[str, str], ...] = ()
+    """(type, name): Volume, Network, Log, Authorization."""
+
+
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What the leader knows of a node; `since` is when the state began (cluster time, ns)."""
+
+    state: NodeState = NodeState.UNKNOWN
+    message: str = ""
+    address: str = ""
+    since: int = 0
+
+
+class Node(Object, frozen=True, kw_only=True, tag="node"):
+    """A machine of the cluster. The spec's role is what was asked, `role` what it is."""
+
+    spec: str = "{}"
+    role: Role = Role.WORKER
+    description: Description = Description()
+    status: NodeStatus = NodeStatus()
+    manager_address: str = ""
+    """HOST:PORT of its wire server while it has a seat in the raft group; "" otherwise."""
+    certificate: str = ""
+    """PEM of the last certificate issued to it."""
+
+    @property
+    def view(self) -> NodeSpec:
+        """Typed view of the spec."""
+        return node_view(self.spec)
+
+    @property
+    def hostname(self) -> str:
+        """Its host name, or its id while that is not known."""
+        return self.description.hostname or self.id
+
+
+class UpdateStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a service's update stands: updating, paused, completed, rollback_started, rollback_paused,
+    rollback_completed."""
+
+    state: str
+    started_at: int
+    completed_at: int = 0
+    message: str = ""
+
+
+class Service(Object, frozen=True, kw_only=True, tag="service"):
+    """A service. `spec_version` is the version at which its tasks' template last changed: tasks that
+    carry an older one are dirty. `auth` is X-Registry-Auth content; it is never returned."""
+
+    name: str
+    spec: str
+    spec_version: int = 0
+    auth: str = ""
+    previous_spec: str = ""
+    previous_spec_version: int = 0
+    previous_auth: str = ""
+    update: UpdateStatus | None = None
+
+    @property
+    def view(self) -> ServiceSpec:
+        """Typed view of the spec."""
+        return service_view(self.spec)
+
+
+class PortStatus(msgspec.Struct, frozen=True):
+    """A port that the Engine published for a container on its node."""
+
+    protocol: str
+    target: int
+    published: int
+
+
+class TaskStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A task as last observed. `at` is when the state was reached; `err` is for the user."""
+
+    state: TaskState = TaskState.NEW
+    at: int = 0
+    message: str = "created"
+    err: str = ""
+    container_id: str = ""
+    pid: int = 0
+    exit_code: int = 0
+    ports: tuple[PortStatus, ...] = ()
+
+
+class Task(Object, frozen=True, kw_only=True, tag="task"):
+    """One run of one slot of a service. id, service_id, slot never change; node_id never changes once set.
+    `slot` is 0 for tasks of global services, whose place is the node."""
+
+    service_id: str
+    service_name: str
+    slot: int = 0
+    node_id: str = ""
+    template: str = "{}"
+    """JSON text of the TaskTemplate that it runs."""
+    endpoint: str = "{}"
+    """JSON text of the EndpointSpec that it was made for."""
+    spec_version: int = 0
+    """The service's spec_version that it was made for."""
+    auth: str = ""
+    desired: TaskState = TaskState.RUNNING
+    status: TaskStatus = TaskStatus()
+    state_since: int = 0
+    """When status.state last changed, cluster time in ns (status.at is the node's own clock)."""
+    not_before: int = 0
+    """A restarted task waits in desired READY until this instant (cluster time, ns); 0: it does not wait."""
+    replaces: str = ""
+    """Id of the task that this one replaces in its slot; it waits for that one to stop ("" if none)."""
+    labels: dict[str, str] = {}
+
+    @property
+    def view(self) -> TaskTemplate:
+        """Typed view of the template."""
+        return template_view(self.template)
+
+    @property
+    def endpoint_view(self) -> EndpointSpec:
+        """Typed view of the endpoint spec."""
+        return endpoint_view(self.endpoint)
+
+    @property
+    def name(self) -> str:
+        """SERVICE.SLOT.ID, or SERVICE.NODEID.ID without a slot: the container's name."""
+        return f"{self.service_name}.{self.slot or self.node_id}.{self.id}"
+
+
+AnyObject = Cluster | Node | Service | Task
+KINDS: dict[str, type[AnyObject]] = {
+    "cluster": Cluster,
+    "node": Node,
+    "service": Service,
+    "task": Task,
+}
+
+
+def kind_of(item: AnyObject) -> str:
+    """The table that the object lives in."""
+    return str(type(item).__struct_config__.tag)

@@ -1,0 +1,270 @@
+"""The immutable, indexed world, and `apply`, the only way it moves.
+
+A Snapshot is never modified: applying changes makes a new one that shares what did not change, so a reader
+may keep one for as long as it likes. Iteration is by id, so no decision depends on insertion order.
+What does not belong here: any decision (plan/), any I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Generic, TypeVar, cast
+
+import msgspec
+
+from swarmpy.model import codec
+from swarmpy.model.objects import AnyObject, Cluster, Node, Object, Service, Task, kind_of
+from swarmpy.state.changes import Batch, Change, Put, Request
+
+O = TypeVar("O", bound=Object)  # noqa: E741  the customary letter for an object
+
+REQUESTS_KEPT = 10_000
+"""How many answered requests are remembered for their retries."""
+
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Table(Generic[O]):
+    """Objects of one kind by id."""
+
+    rows: Mapping[str, O] = field(default_factory=dict)
+
+    def get(self, key: str) -> O | None:
+        """The object with that full id."""
+        return self.rows.get(key)
+
+    def __getitem__(self, key: str) -> O:
+        return self.rows[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[O]:
+        """Objects by id."""
+        rows = self.rows
+        return (rows[key] for key in sorted(rows))
+
+
+Index = Mapping[str, Mapping[str, Task]]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The world at a version (the log index of the last batch applied) and cluster time `at` (ns)."""
+
+    version: int = 0
+    at: int = 0
+    cluster: Cluster | None = None
+    nodes: Table[Node] = field(default_factory=Table)
+    services: Table[Service] = field(default_factory=Table)
+    tasks: Table[Task] = field(default_factory=Table)
+    requests: Mapping[str, Request] = field(default_factory=dict)
+    _by_service: Index = field(default_factory=dict)
+    _by_node: Index = field(default_factory=dict)
+    _names: Mapping[str, str] = field(default_factory=dict)
+
+    def service_named(self, name: str) -> Service | None:
+        """The service with that name; case does not matter."""
+        key = self._names.get(name.lower())
+        return self.services.get(key) if key is not None else None
+
+    def tasks_of(self, service_id: str) -> list[Task]:
+        """Tasks of a service, by slot, then id."""
+        rows = self._by_service.get(service_id)
+        return sorted(rows.values(), key=lambda task: (task.slot, task.id)) if rows else []
+
+    def tasks_on(self, node_id: str) -> list[Task]:
+        """Tasks of a node, by id."""
+        rows = self._by_node.get(node_id)
+        return [rows[key] for key in sorted(rows)] if rows else []
+
+    def orphan_services(self) -> list[str]:
+        """Ids of removed services that still have tasks, sorted."""
+        return sorted(key for key in self._by_service if key not in self.services)
+
+    def object(self, kind: str, key: str) -> AnyObject | None:
+        """The object of a kind by id."""
+        if kind == "cluster":
+            return self.cluster if self.cluster and self.cluster.id == key else None
+        table: Table[Node] | Table[Service] | Table[Task] = getattr(self, kind + "s")
+        return table.get(key)
+
+    def evolve(self, changes: Iterable[Change], index: int | None = None, at: int | None = None) -> Snapshot:
+        """The world after the changes; objects written get version `index` (default: the next)."""
+        return _Editor(self, self.version + 1 if index is None else index,
+                       self.at if at is None else max(at, self.at)).run(changes)  # fmt: skip
+
+
+class _Editor:
+    """Copies each table and bucket once, on its first change."""
+
+    def __init__(self, base: Snapshot, index: int, at: int) -> None:
+        self.base, self.index, self.at = base, index, at
+        self.cluster = base.cluster
+        self.tables: dict[str, dict[str, Object]] = {}
+        self.by_service: dict[str, Mapping[str, Task]] | None = None
+        self.by_node: dict[str, Mapping[str, Task]] | None = None
+        self.names: dict[str, str] | None = None
+        self.fresh: set[tuple[str, str]] = set()
+
+    def run(self, changes: Iterable[Change]) -> Snapshot:
+        for change in changes:
+            if isinstance(change, Put):
+                self._put(change.item)
+            else:
+                self._delete(change.kind, change.id)
+        base = self.base
+        return replace(
+            base, version=self.index, at=self.at, cluster=self.cluster,
+            nodes=self._table("node", base.nodes), services=self._table("service", base.services),
+            tasks=self._table("task", base.tasks),
+            _by_service=base._by_service if self.by_service is None else self.by_service,
+            _by_node=base._by_node if self.by_node is None else self.by_node,
+            _names=base._names if self.names is None else self.names,
+        )  # fmt: skip
+
+    def _table(self, kind: str, old: Table[O]) -> Table[O]:
+        rows = self.tables.get(kind)
+        return old if rows is None else Table(cast("dict[str, O]", rows))
+
+    def _rows(self, kind: str) -> dict[str, Object]:
+        rows = self.tables.get(kind)
+        if rows is None:
+            table = getattr(self.base, kind + "s")
+            rows = self.tables[kind] = dict(table.rows)
+        return rows
+
+    def _put(self, item: AnyObject) -> None:
+        kind = kind_of(item)
+        old = self.cluster if isinstance(item, Cluster) else self._rows(kind).get(item.id)
+        item = msgspec.structs.replace(
+            item, version=self.index, updated_at=self.at,
+            created_at=old.created_at if old is not None else (item.created_at or self.at),
+        )  # fmt: skip
+        if isinstance(item, Cluster):
+            self.cluster = item
+            return
+        self._rows(kind)[item.id] = item
+        if isinstance(item, Task):
+            if old is not None and cast("Task", old).node_id != item.node_id:
+                self._unlink_node(cast("Task", old))
+            self._link(item)
+        elif isinstance(item, Service):
+            names = self._names()
+            if old is not None:
+                names.pop(cast("Service", old).name.lower(), None)
+            names[item.name.lower()] = item.id
+
+    def _delete(self, kind: str, key: str) -> None:
+        old = self._rows(kind).pop(key, None)
+        if isinstance(old, Task):
+            self._unlink_node(old)
+            buckets = self._service_buckets()
+            bucket = self._bucket(buckets, "service", old.service_id)
+            bucket.pop(old.id, None)
+            if not bucket:
+                del buckets[old.service_id]
+        elif isinstance(old, Service):
+            self._names().pop(old.name.lower(), None)
+
+    def _names(self) -> dict[str, str]:
+        if self.names is None:
+            self.names = dict(self.base._names)
+        return self.names
+
+    def _service_buckets(self) -> dict[str, Mapping[str, Task]]:
+        if self.by_service is None:
+            self.by_service = dict(self.base._by_service)
+        return self.by_service
+
+    def _node_buckets(self) -> dict[str, Mapping[str, Task]]:
+        if self.by_node is None:
+            self.by_node = dict(self.base._by_node)
+        return self.by_node
+
+    def _bucket(self, buckets: dict[str, Mapping[str, Task]], kind: str, key: str) -> dict[str, Task]:
+        if (kind, key) not in self.fresh:
+            self.fresh.add((kind, key))
+            buckets[key] = dict(buckets.get(key, _NOTHING))  # type: ignore[arg-type]  # empty default
+        elif key not in buckets:
+            buckets[key] = {}
+        return cast("dict[str, Task]", buckets[key])
+
+    def _link(self, task: Task) -> None:
+        self._bucket(self._service_buckets(), "service", task.service_id)[task.id] = task
+        if task.node_id:
+            self._bucket(self._node_buckets(), "node", task.node_id)[task.id] = task
+
+    def _unlink_node(self, task: Task) -> None:
+        if not task.node_id:
+            return
+        buckets = self._node_buckets()
+        bucket = self._bucket(buckets, "node", task.node_id)
+        bucket.pop(task.id, None)
+        if not bucket:
+            del buckets[task.node_id]
+
+
+def apply(world: Snapshot, batch: Batch, index: int) -> tuple[Snapshot, bool]:
+    """The world after the batch committed at log `index`, and whether it was accepted.
+
+    A batch that was decided on another world changes nothing: every replica refuses it alike.
+    """
+    if batch.based_on != world.version:
+        return world, False
+    after = world.evolve(batch.changes, index, batch.at)
+    if batch.requests:
+        requests = dict(after.requests)
+        for request in batch.requests:
+            requests[request.id] = request
+        while len(requests) > REQUESTS_KEPT:
+            del requests[next(iter(requests))]
+        after = replace(after, requests=requests)
+    return after, True
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """A Snapshot as it is saved."""
+
+    version: int
+    at: int
+    cluster: Cluster | None
+    nodes: tuple[Node, ...]
+    services: tuple[Service, ...]
+    tasks: tuple[Task, ...]
+    requests: tuple[Request, ...]
+
+
+def save(world: Snapshot) -> bytes:
+    """Encode the world, equal worlds to equal bytes."""
+    return codec.encode(
+        Image(version=world.version, at=world.at, cluster=world.cluster, nodes=tuple(world.nodes),
+              services=tuple(world.services), tasks=tuple(world.tasks),
+              requests=tuple(world.requests.values()))
+    )  # fmt: skip
+
+
+def load(data: bytes) -> Snapshot:
+    """Decode a saved world. Raises codec.CodecError."""
+    image = codec.decode(Image, data)
+    by_service: dict[str, dict[str, Task]] = {}
+    by_node: dict[str, dict[str, Task]] = {}
+    for task in image.tasks:
+        by_service.setdefault(task.service_id, {})[task.id] = task
+        if task.node_id:
+            by_node.setdefault(task.node_id, {})[task.id] = task
+    return Snapshot(
+        version=image.version, at=image.at, cluster=image.cluster,
+        nodes=Table({node.id: node for node in image.nodes}),
+        services=Table({service.id: service for service in image.services}),
+        tasks=Table({task.id: task for task in image.tasks}),
+        requests={request.id: request for request in image.requests},
+        _by_service=by_service, _by_node=by_node,
+        _names={service.name.lower(): service.id for service in image.services},
+    )  # fmt: skip
