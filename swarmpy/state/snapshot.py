@@ -96,9 +96,16 @@ class Snapshot:
         return table.get(key)
 
     def evolve(self, changes: Iterable[Change], index: int | None = None, at: int | None = None) -> Snapshot:
-        """The world after the changes; objects written get version `index` (default: the next)."""
-        return _Editor(self, self.version + 1 if index is None else index,
-                       self.at if at is None else max(at, self.at)).run(changes)  # fmt: skip
+        """The world after the changes committed at log `index`.
+
+        Without an index it is a draft: what would be, still of this world's version, with the objects
+        written stamped as of the next one. Ids derived from a draft's version therefore never repeat: the
+        version grows with each committed batch, and only one batch is decided on each version.
+        """
+        time = self.at if at is None else max(at, self.at)
+        stamp = self.version + 1 if index is None else index
+        after = _Editor(self, stamp, time).run(changes)
+        return replace(after, version=self.version) if index is None else after
 
 
 class _Editor:
