@@ -32,12 +32,12 @@ class InitCluster(Command, frozen=True, kw_only=True, tag="init-cluster"):
 
 
 class UpdateCluster(Command, frozen=True, kw_only=True, tag="update-cluster"):
-    """POST /swarm/update. New secrets are drawn by the shell and only used where rotation is asked."""
+    """POST /swarm/update. New tokens are drawn by the shell; empty ones are kept as they are."""
 
     version: int
     spec: str
-    new_worker_secret: str = ""
-    new_manager_secret: str = ""
+    new_worker_token: str = ""
+    new_manager_token: str = ""
     new_unlock_key: str = ""
 
 

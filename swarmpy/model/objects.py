@@ -48,9 +48,9 @@ class Cluster(Object, frozen=True, kw_only=True, tag="cluster"):
     root_cert: str = ""
     root_key: str = ""
     """PEM of the CA's key. The journal and snapshots that hold it are sealed at rest."""
-    worker_secret: str = ""
-    manager_secret: str = ""
-    """Secrets of the two join tokens (base 36)."""
+    worker_token: str = ""
+    manager_token: str = ""
+    """The two join tokens, whole (pki/tokens.py)."""
     unlock_key: str = ""
     address_pools: tuple[str, ...] = ("10.0.0.0/8",)
     subnet_size: int = 24

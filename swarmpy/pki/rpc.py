@@ -75,6 +75,7 @@ _ROWS = (
     Rule("control.submit", "call", _MANAGERS, max_body=4 * MIB, max_reply=16 * MIB),
     Rule("control.read_index", "call", _MANAGERS, max_body=4 * KIB),
     Rule("control.status", "call", _MANAGERS, max_body=4 * KIB, max_reply=4 * MIB),
+    Rule("control.join_raft", "call", _MANAGERS, own_node=True, max_body=4 * KIB),
     Rule("logs.subscribe", "call", _MANAGERS, max_body=64 * KIB),
     Rule("logs.read", "channel", _MANAGERS, max_body=1 * MIB),
     # The leader dials a new manager's advertised address back, to see that it answers as that node.
