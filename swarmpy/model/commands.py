@@ -133,20 +133,10 @@ class Leave(Command, frozen=True, kw_only=True, tag="leave"):
     node: str
 
 
+NodeCommand = UpdateNode | RemoveNode | JoinNode | RenewCertificate | SetRole | ObserveNode | Leave
+
 AnyCommand = (
-    InitCluster
-    | UpdateCluster
-    | CreateService
-    | UpdateService
-    | RemoveService
-    | UpdateNode
-    | RemoveNode
-    | JoinNode
-    | RenewCertificate
-    | SetRole
-    | ObserveNode
-    | ReportTasks
-    | Leave
+    InitCluster | UpdateCluster | CreateService | UpdateService | RemoveService | ReportTasks | NodeCommand
 )
 
 
