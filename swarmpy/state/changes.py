@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from swarmpy.model.objects import AnyObject
+from swarmpy.model.objects import AnyObject, kind_of
 
 
 class Put(msgspec.Struct, frozen=True, tag="put"):
@@ -16,6 +16,11 @@ class Put(msgspec.Struct, frozen=True, tag="put"):
     item: AnyObject
     cause: str = ""
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """(table, id) of the object."""
+        return (kind_of(self.item), self.item.id)
+
 
 class Delete(msgspec.Struct, frozen=True, tag="delete"):
     """Remove an object (`kind` is its table); a missing one is fine."""
@@ -23,6 +28,11 @@ class Delete(msgspec.Struct, frozen=True, tag="delete"):
     kind: str
     id: str
     cause: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(table, id) of the object."""
+        return (self.kind, self.id)
 
 
 Change = Put | Delete
