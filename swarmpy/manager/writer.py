@@ -31,6 +31,9 @@ QUEUE = 4096
 """Commands that may wait; beyond that callers are told to come back."""
 BATCH = 512
 """Commands admitted into one batch at most, so that one log entry stays small."""
+PLANNED = 1000
+"""Planned changes committed in one batch at most: planning is level-triggered, so any first part of a plan may
+be committed and the rest planned again. Bounds a log entry, whatever the size of a service."""
 SECOND = 1_000_000_000
 
 
@@ -129,10 +132,11 @@ class Writer:
         for waiting in taken:
             self._admit(now, draft, waiting, reachable)
         decided = self._decide(now, draft.world)
-        changes = coalesce([*draft.changes, *decided.changes])
+        changes = coalesce([*draft.changes, *decided.changes[:PLANNED]])
+        wake_at = now if len(decided.changes) > PLANNED else decided.wake_at
         if not changes and not draft.requests:
             _answer(draft, base.version)
-            return decided.wake_at
+            return wake_at
         batch = Batch(based_on=base.version, at=now, changes=changes, requests=tuple(draft.requests))
         try:
             index, accepted = await self._log.propose(codec.encode(batch))
@@ -149,7 +153,7 @@ class Writer:
             self._queue[:0] = taken
             return now
         _answer(draft, index)
-        return decided.wake_at
+        return wake_at
 
     def _decide(self, now: int, world: Snapshot) -> Plan:
         if world.cluster is None:
@@ -186,8 +190,9 @@ def coalesce(changes: list[Change]) -> tuple[Change, ...]:
         key = change.key
         before = merged.get(key)
         if isinstance(change, Put) and before is not None and before.cause != change.cause:
-            change = replace(change, cause=f"{before.cause}; {change.cause}")
-        merged[key] = change
+            merged[key] = replace(change, cause=f"{before.cause}; {change.cause}")
+        else:
+            merged[key] = change
     return tuple(merged.values())
 
 

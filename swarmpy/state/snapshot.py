@@ -84,6 +84,10 @@ class Snapshot:
         rows = self._by_node.get(node_id)
         return [rows[key] for key in sorted(rows)] if rows else []
 
+    def node_tasks(self, node_id: str) -> Mapping[str, Task] | None:
+        """The node's tasks as stored: the same object as long as none of them changed."""
+        return self._by_node.get(node_id)
+
     def orphan_services(self) -> list[str]:
         """Ids of removed services that still have tasks, sorted."""
         return sorted(key for key in self._by_service if key not in self.services)

@@ -1,0 +1,270 @@
+"""The dispatcher: the leader's end of every agent's session.
+
+It registers sessions, sends each node the difference between what it should run and what it was told,
+takes in reports and beats, and turns silence and broken connections into observations of the node. It keeps
+nothing that matters: after a change of leader every agent comes back and is told everything again.
+What does not belong here: deciding what a node runs (plan/), what happens to a silent node (plan/liveness).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from swarmpy.model import messages as m
+from swarmpy.model.commands import AnyCommand, ObserveNode, ReportTasks, Result
+from swarmpy.model.errors import Refusal
+from swarmpy.model.lifecycle import NodeState, TaskState
+from swarmpy.model.objects import Node, Task
+from swarmpy.ports import Body, Channel, Clock, RefusedError, WireError
+from swarmpy.state.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
+
+BEATS_PER_PERIOD = 5
+"""An agent beats this often per heartbeat period (5 s by default: once a second)."""
+SUSPECT_SHARE = 0.4
+"""Share of the heartbeat period after which a silent node is suspect (2 s by default)."""
+
+Submit = Callable[[AnyCommand], Awaitable[Result]]
+
+
+def assigned(task: Task, world: Snapshot) -> m.Assigned:
+    """The task as its agent needs to know it."""
+    service = world.services.get(task.service_id)
+    return m.Assigned(
+        id=task.id,
+        service_id=task.service_id,
+        service_name=task.service_name,
+        slot=task.slot,
+        node_id=task.node_id,
+        template=task.template,
+        endpoint=task.endpoint,
+        desired=task.desired,
+        auth=task.auth,
+        service_labels=service.view.labels if service else {},
+        state=task.status.state,
+    )
+
+
+def assignments(world: Snapshot, node_id: str) -> dict[str, m.Assigned]:
+    """Everything that the node should know of, by task id."""
+    return {
+        task.id: assigned(task, world)
+        for task in world.tasks_on(node_id)
+        if task.status.state >= TaskState.ASSIGNED
+    }
+
+
+@dataclass(slots=True)
+class Session:
+    """A live session. `told` is what the agent was told of each task, as sent."""
+
+    node_id: str
+    channel: Channel
+    heard: float
+    dirty: asyncio.Event = field(default_factory=asyncio.Event)
+    told: dict[str, m.Assigned] = field(default_factory=dict)
+    seq: int = 0
+    suspect: bool = False
+    cluster: m.Cluster | None = None
+    outbox: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def send(self, message: m.Down) -> None:
+        """Send one message, whole, in order. Raises WireError."""
+        async with self.outbox:
+            await self.channel.send(m.to_body(message))
+
+
+class Dispatcher:
+    """Runs while this manager leads."""
+
+    def __init__(self, submit: Submit, world: Callable[[], Snapshot], clock: Clock) -> None:
+        self._submit, self._world, self._clock = submit, world, clock
+        self._sessions: dict[str, Session] = {}
+
+    @property
+    def sessions(self) -> dict[str, Session]:
+        """Live sessions by node id."""
+        return self._sessions
+
+    # ------------------------------------------------------------ leadership
+
+    async def run(self) -> None:
+        """Watch over the nodes until cancelled; all sessions end with it."""
+        try:
+            await self._doubt_everyone()
+            while True:
+                await self._find_silent()
+                await asyncio.sleep(self._period() / BEATS_PER_PERIOD / 2)
+        finally:
+            sessions, self._sessions = list(self._sessions.values()), {}
+            for session in sessions:
+                await session.channel.close()
+
+    def moved(self, before: Snapshot, after: Snapshot) -> None:
+        """The world changed: wake the sessions that it concerns."""
+        everyone = before.nodes is not after.nodes or before.cluster is not after.cluster
+        for node_id, session in self._sessions.items():
+            if everyone or before.node_tasks(node_id) is not after.node_tasks(node_id):
+                session.dirty.set()
+
+    async def _doubt_everyone(self) -> None:
+        """A new leader knows nothing of the nodes until they come back."""
+        for node in self._world().nodes:
+            if node.status.state in (NodeState.READY, NodeState.DISCONNECTED) and (
+                node.id not in self._sessions
+            ):
+                await self._observe(node.id, NodeState.UNKNOWN, "the leader changed")
+
+    async def _find_silent(self) -> None:
+        deadline = self._clock.monotonic() - SUSPECT_SHARE * self._period()
+        for session in list(self._sessions.values()):
+            if session.heard < deadline and not session.suspect:
+                session.suspect = True
+                await self._observe(session.node_id, NodeState.DISCONNECTED, "heartbeat failure")
+
+    def _period(self) -> float:
+        cluster = self._world().cluster
+        return cluster.view.heartbeat_seconds if cluster else 5.0
+
+    async def _observe(self, node_id: str, state: NodeState, message: str) -> None:
+        try:
+            await self._submit(ObserveNode(node=node_id, state=state, message=message))
+        except Refusal as refusal:
+            logger.info("node %s could not be recorded as %s: %s", node_id, state.word, refusal)
+
+    # ------------------------------------------------------------ one session
+
+    async def serve(self, channel: Channel, body: Body) -> None:
+        """Serve an agent's session until it ends. Raises RefusedError where the agent has no place here."""
+        try:
+            hello = m.hello_from(body)
+        except ValueError as error:
+            raise RefusedError("InvalidArgument", f"the session's hello is malformed: {error}") from None
+        if hello.node_id != channel.peer.node_id:
+            raise RefusedError("PermissionDenied", "a node may only open a session for itself")
+        if hello.node_id not in self._world().nodes:
+            raise RefusedError("NotFound", f"node {hello.node_id} is not a member of this cluster")
+        session = Session(hello.node_id, channel, self._clock.monotonic())
+        before = self._sessions.get(hello.node_id)
+        self._sessions[hello.node_id] = session
+        if before is not None:
+            await before.channel.close()
+        try:
+            await self._converse(session, hello)
+        except (WireError, ValueError, Refusal) as error:
+            logger.info("session of node %s ended: %s", hello.node_id, error)
+        finally:
+            if self._sessions.get(hello.node_id) is session:
+                del self._sessions[hello.node_id]
+                await self._observe(hello.node_id, NodeState.DISCONNECTED, "its connection broke")
+
+    async def _converse(self, session: Session, hello: m.Hello) -> None:
+        address = hello.address or session.channel.peer.address
+        await self._submit(
+            ObserveNode(
+                node=session.node_id,
+                state=NodeState.READY,
+                message="",
+                address=address,
+                description=hello.description,
+            )
+        )
+        session.dirty.set()
+        async with asyncio.TaskGroup() as group:
+            teller = group.create_task(self._tell(session))
+            try:
+                while True:
+                    await self._hear(session, m.up_from(await session.channel.recv()))
+            except (WireError, ValueError, Refusal) as error:
+                logger.info("session of node %s: %s", session.node_id, error)
+            finally:
+                teller.cancel()
+
+    async def _hear(self, session: Session, message: m.Up) -> None:
+        session.heard = self._clock.monotonic()
+        if session.suspect:
+            session.suspect = False
+            await self._observe(session.node_id, NodeState.READY, "")
+        match message:
+            case m.Beat():
+                pass
+            case m.Statuses():
+                await self._submit(ReportTasks(node=session.node_id, statuses=message.items))
+                await session.send(m.Acknowledged(number=message.number))
+            case m.Describe():
+                await self._submit(
+                    ObserveNode(node=session.node_id, state=NodeState.READY, description=message.description)
+                )
+
+    async def _tell(self, session: Session) -> None:
+        """Send what the node should know, and every difference from then on."""
+        with suppress(WireError):
+            await session.send(self._welcome(session))
+            first = True
+            while True:
+                await session.dirty.wait()
+                session.dirty.clear()
+                if not await self._send_cluster(session):
+                    return
+                await self._send_tasks(session, full=first)
+                first = False
+
+    def _welcome(self, session: Session) -> m.Welcome:
+        world = self._world()
+        node = world.nodes.get(session.node_id)
+        session.cluster = self._cluster_message(world, node) if node else None
+        return m.Welcome(
+            beat_seconds=self._period() / BEATS_PER_PERIOD,
+            node_role=node.role.word if node else "worker",
+            managers=managers_of(world),
+            root_cert=world.cluster.root_cert if world.cluster else "",
+        )
+
+    def _cluster_message(self, world: Snapshot, node: Node) -> m.Cluster:
+        return m.Cluster(node_role=node.role.word, managers=managers_of(world))
+
+    async def _send_cluster(self, session: Session) -> bool:
+        """Tell of managers and roles where they changed; False when the node is no member any more."""
+        world = self._world()
+        node = world.nodes.get(session.node_id)
+        if node is None:
+            await session.send(m.Goodbye(reason="the node was removed from the cluster", removed=True))
+            await session.channel.close()
+            return False
+        fresh = self._cluster_message(world, node)
+        if fresh != session.cluster:
+            session.cluster = fresh
+            await session.send(fresh)
+        return True
+
+    async def _send_tasks(self, session: Session, *, full: bool) -> None:
+        wanted = assignments(self._world(), session.node_id)
+        told = session.told
+        changed = tuple(wanted[key] for key in sorted(wanted) if differs(wanted[key], told.get(key)))
+        removed = tuple(sorted(key for key in told if key not in wanted))
+        session.told = wanted
+        if full or changed or removed:
+            session.seq += 1
+            await session.send(m.Assignments(seq=session.seq, full=full, tasks=changed, removed=removed))
+
+
+def differs(new: m.Assigned, old: m.Assigned | None) -> bool:
+    """Whether the agent must hear of it: it knows the observed state better than the store does."""
+    if old is None:
+        return True
+    return (new.desired, new.template, new.auth, new.endpoint) != (
+        old.desired,
+        old.template,
+        old.auth,
+        old.endpoint,
+    )
+
+
+def managers_of(world: Snapshot) -> tuple[m.Manager, ...]:
+    """The managers that hold a seat, by node id."""
+    return tuple(m.Manager(node.id, node.manager_address) for node in world.nodes if node.manager_address)
