@@ -17,7 +17,7 @@ from swarmpy.model.ids import ENTROPY_BYTES, from_bytes
 from swarmpy.model.lifecycle import Role
 from swarmpy.model.objects import Cluster
 from swarmpy.pki.ca import Authority
-from swarmpy.pki.errors import TrustError
+from swarmpy.pki.errors import PkiError
 from swarmpy.pki.tokens import role_of_token
 from swarmpy.ports import Body, Clock, Entropy, Peer, RefusedError
 from swarmpy.state.snapshot import Snapshot
@@ -42,7 +42,7 @@ class CertificateService:
             )
             node_id = from_bytes(self._entropy.token(ENTROPY_BYTES))
             certificate = self._issue(cluster, _text(body, "csr"), node_id, role)
-        except TrustError as error:
+        except PkiError as error:
             raise RefusedError("InvalidArgument", str(error)) from None
         await self._commit(
             JoinNode(
@@ -72,7 +72,7 @@ class CertificateService:
             raise RefusedError("NotFound", f"node {peer.node_id} is not a member of this cluster")
         try:
             certificate = self._issue(cluster, _text(body, "csr"), node.id, node.role.word)
-        except TrustError as error:
+        except PkiError as error:
             raise RefusedError("InvalidArgument", str(error)) from None
         await self._commit(RenewCertificate(node=node.id, certificate=certificate))
         return {"certificate": certificate, "root": cluster.root_cert, "role": node.role.word}

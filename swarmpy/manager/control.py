@@ -18,8 +18,8 @@ from swarmpy.manager.logs import LogBroker
 from swarmpy.manager.store import Store
 from swarmpy.manager.writer import Writer
 from swarmpy.model import codec
-from swarmpy.model.commands import AnyCommand, Result
-from swarmpy.model.errors import Ambiguous, InvalidArgument, Refusal, Unavailable, refusal_from
+from swarmpy.model.commands import AnyCommand, Result, decode_command
+from swarmpy.model.errors import Ambiguous, Refusal, Unavailable, refusal_from
 from swarmpy.model.ids import ENTROPY_BYTES, from_bytes
 from swarmpy.plan.explain import explain
 from swarmpy.ports import (
@@ -128,7 +128,7 @@ class ManagerControl:
     async def serve_submit(self, _peer: Peer, body: Body) -> Body:
         """`control.submit`: a follower passes a command on."""
         try:
-            command = codec.decode(AnyCommand, bytes(body["command"]))  # type: ignore[type-var]  # a union
+            command = decode_command(bytes(body["command"]))
             result = await self._writer.submit(command)
         except (KeyError, TypeError, codec.CodecError) as error:
             raise RefusedError("InvalidArgument", f"the command is malformed: {error}") from None
@@ -224,11 +224,3 @@ class ManagerControl:
                 await self._log.wait_status(self._log.status())
         except TimeoutError:
             return
-
-
-def decode_query(body: Body) -> LogQuery:
-    """A LogQuery as sent between managers. Raises InvalidArgument."""
-    try:
-        return msgspec.convert(body, LogQuery)
-    except msgspec.ValidationError as error:
-        raise InvalidArgument(f"the log query is malformed: {error}") from None

@@ -1,8 +1,8 @@
 """The log broker: brings the output of tasks from their nodes to the manager that was asked.
 
 The manager that was asked opens a subscription and has the leader pass it to the nodes' agents over their
-sessions; each agent then dials the asking manager and streams the frames (`logs.publish`). A slow reader slows
-the agents down, nothing is buffered without bound. Nodes that cannot be reached are named in the stream.
+sessions; each agent then dials the asking manager and streams the frames (`logs.publish`). A slow reader
+slows the agents down; nothing is buffered without bound. Nodes that cannot be reached are named.
 What does not belong here: reading a container's output (agent/), framing for HTTP clients (api/).
 """
 

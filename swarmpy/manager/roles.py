@@ -1,4 +1,4 @@
-"""The role service: makes nodes' roles and raft seats what their specs ask for, while this manager leads.
+"""The role service: while this manager leads, makes roles and raft seats what the nodes' specs ask for.
 
 Promotion: the role changes at once, the node renews its certificate, starts a manager and asks for its seat
 (`control.join_raft`). Demotion: the seat is given up first (the leader hands leadership over before), then the
@@ -42,8 +42,10 @@ class RoleService:
             for node in world.nodes:
                 settled = await self._settle(node) and settled
             await self._forget_removed()
-            await self._store.changed(self._store.world.version if settled else world.version,
-                                      timeout=RETRY)  # fmt: skip
+            if settled:
+                await self._store.changed(world.version, timeout=RETRY)
+            else:
+                await asyncio.sleep(RETRY)
 
     async def join_raft(self, peer: Peer, body: Body) -> Body:
         """`control.join_raft`: a manager asks for its seat. {node_id, address} -> {}."""

@@ -32,8 +32,8 @@ QUEUE = 4096
 BATCH = 512
 """Commands admitted into one batch at most, so that one log entry stays small."""
 PLANNED = 1000
-"""Planned changes committed in one batch at most: planning is level-triggered, so any first part of a plan may
-be committed and the rest planned again. Bounds a log entry, whatever the size of a service."""
+"""Planned changes committed in one batch at most: planning is level-triggered, so any first part of a plan
+may be committed and the rest planned again. Bounds a log entry, whatever the size of a service."""
 SECOND = 1_000_000_000
 
 
@@ -84,6 +84,8 @@ class Writer:
         self._queue: list[_Waiting] = []
         self._arrived = asyncio.Event()
         self._open = False
+        self.opened = asyncio.Event()
+        """Set while commands are accepted."""
 
     async def submit(self, command: AnyCommand) -> Result:
         """Admit and commit a command. Raises Refusal; Unavailable where this manager does not lead."""
@@ -101,6 +103,7 @@ class Writer:
         await self._log.read_index()  # proves the leadership and applies all that was committed before it
         time = ClusterTime(self._clock, self._store.world)
         self._open = True
+        self.opened.set()
         try:
             wake_at: int | None = time.now()
             while True:
@@ -108,6 +111,7 @@ class Writer:
                 wake_at = await self._turn(time, taken)
         finally:
             self._open = False
+            self.opened.clear()
             waiting, self._queue = self._queue, []
             _refuse(waiting, Unavailable("this manager is no longer the leader"))
 
@@ -128,7 +132,8 @@ class Writer:
         """Admit, plan, commit, answer. Returns when to wake."""
         base, now = self._store.world, time.now()
         draft = _Draft(base)
-        reachable = self._log.status().reachable
+        status = self._log.status()
+        reachable = status.reachable | {status.leader or ""}
         for waiting in taken:
             self._admit(now, draft, waiting, reachable)
         decided = self._decide(now, draft.world)

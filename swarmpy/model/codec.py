@@ -27,11 +27,16 @@ def encode(value: Any) -> bytes:
 
 def decode(kind: type[T], data: bytes) -> T:
     """Decode and check types. Raises CodecError with the path of what is wrong."""
+    result: T = decode_any(kind, data)
+    return result
+
+
+def decode_any(kind: Any, data: bytes) -> Any:
+    """`decode` for what is not a class, such as a union."""
     decoder = _DECODERS.get(kind)
     if decoder is None:
         decoder = _DECODERS[kind] = msgspec.msgpack.Decoder(kind)
     try:
-        result: T = decoder.decode(data)
+        return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CodecError(f"cannot decode {getattr(kind, '__name__', kind)}: {error}") from None
-    return result

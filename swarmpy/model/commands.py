@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from swarmpy.model import codec
 from swarmpy.model.lifecycle import NodeState, Role
 from swarmpy.model.objects import Cluster, Description, TaskStatus
 
@@ -147,3 +148,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     id: str = ""
     warnings: tuple[str, ...] = ()
     index: int = 0
+
+
+def decode_command(data: bytes) -> AnyCommand:
+    """The command in these bytes. Raises codec.CodecError with the path of what is wrong."""
+    command: AnyCommand = codec.decode_any(AnyCommand, data)
+    return command
