@@ -10,6 +10,7 @@ and one sentence. What does not belong here: HTTP statuses (api/errors.py) and e
     ├── FailedPrecondition    right request, wrong state of the cluster
     ├── PermissionDenied      this caller may not
     ├── Unimplemented         known to Swarm, not supported here: says so loudly
+    ├── Unknown               an expression that does not parse (Docker: 500 with this code)
     ├── OutOfSequence         the object changed since it was read (Docker: 500 "update out of sequence")
     ├── Unavailable           not now: no leader, no quorum, locked, not in a cluster; retry may help
     └── Internal              our fault
@@ -64,6 +65,12 @@ class Unimplemented(Refusal):
     code = "Unimplemented"
 
 
+class Unknown(Refusal):
+    """Docker has no better code for it: a placement constraint that does not parse."""
+
+    code = "Unknown"
+
+
 class OutOfSequence(Refusal):
     """The version index given is not the object's present one."""
 
@@ -94,7 +101,7 @@ class Internal(Refusal):
 _BY_NAME: dict[str, type[Refusal]] = {
     kind.__name__: kind
     for kind in (InvalidArgument, NotFound, AlreadyExists, FailedPrecondition, PermissionDenied,
-                 Unimplemented, OutOfSequence, Unavailable, Ambiguous, Internal)
+                 Unimplemented, Unknown, OutOfSequence, Unavailable, Ambiguous, Internal)
 }  # fmt: skip
 
 

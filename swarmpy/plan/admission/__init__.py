@@ -1,0 +1,1 @@
+"""Admission: commands validated on the present world, one concern a file. Pure."""

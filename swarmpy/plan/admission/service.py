@@ -1,0 +1,178 @@
+"""Admission of services: a user's command on the present world becomes changes, or is refused.
+
+What belongs here: the rules that need the world (names in use, versions, previous specs), and the form in
+which a spec is stored: the JSON that was sent, unknown fields included, plus the few fields that Docker adds.
+What does not: rules that need the spec alone (validate.py), tasks, which the planners derive (plan/).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from msgspec.structs import replace
+
+from swarmpy.model.commands import CreateService, RemoveService, Result, UpdateService
+from swarmpy.model.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    OutOfSequence,
+    Unimplemented,
+)
+from swarmpy.model.objects import Service, UpdateStatus
+from swarmpy.model.specs import Mode, compact, service_view
+from swarmpy.plan.admission import validate
+from swarmpy.state.changes import Change, Delete, Put
+from swarmpy.state.snapshot import Snapshot
+
+Admitted = tuple[list[Change], Result]
+
+
+def create(now: int, world: Snapshot, command: CreateService) -> Admitted:
+    """Admit POST /services/create. Raises Refusal. `now` is cluster time in ns."""
+    text = stored(command.spec, command.fallback_name)
+    spec = service_view(text)
+    validate.check(spec)
+    taken = world.service_named(spec.name)
+    if taken is not None or command.id in world.services:
+        raise AlreadyExists(f"name conflicts with an existing object: service {spec.name} already exists")
+    service = Service(
+        id=command.id,
+        name=spec.name,
+        spec=text,
+        spec_version=world.version + 1,
+        auth=command.auth,
+        created_at=now,
+    )
+    return [Put(service, "service create")], Result(id=service.id)
+
+
+def update(now: int, world: Snapshot, command: UpdateService) -> Admitted:
+    """Admit POST /services/{id}/update. Raises Refusal. `now` is cluster time in ns.
+
+    The tasks' version moves only when their template or the endpoint changed: scaling, labels and update
+    settings restart nothing. A manual rollback swaps the present and the previous spec.
+    """
+    service = _service(world, command.service)
+    text = stored(command.spec, "")
+    spec = service_view(text)
+    validate.check(spec)
+    if _mode(spec.mode) != _mode(service.view.mode):
+        raise Unimplemented("service mode change is not allowed")
+    if spec.name != service.name:
+        raise Unimplemented("renaming services is not supported")
+    if command.version != service.version:
+        raise OutOfSequence
+    if command.rollback == "previous":
+        return [Put(_rolled_back(now, service), "service rollback")], Result(id=service.id)
+    if command.rollback not in {"", "none"}:
+        raise InvalidArgument(f"unrecognized rollback option {command.rollback}")
+    changed = _runs(text) != _runs(service.spec)
+    after = replace(
+        service,
+        spec=text,
+        spec_version=_fresh(world, service) if changed else service.spec_version,
+        auth=command.auth or _kept_auth(service, command.auth_from),
+        previous_spec=service.spec,
+        previous_spec_version=service.spec_version,
+        previous_auth=service.auth,
+        update=None,
+    )
+    return [Put(after, "service update")], Result(id=service.id)
+
+
+def remove(now: int, world: Snapshot, command: RemoveService) -> Admitted:  # noqa: ARG001  one shape for all
+    """Admit DELETE /services/{id}. Its tasks are the planners' business. Raises NotFound."""
+    service = _service(world, command.service)
+    return [Delete("service", service.id, "service remove")], Result(id=service.id)
+
+
+def stored(sent: str, fallback_name: str) -> str:
+    """The text under which a sent spec is kept. Raises InvalidArgument where it is not a spec.
+
+    Docker adds what its clients expect to read back: labels, mode, runtime, force-update counter, isolation,
+    DNS and resources. Nulls mean absent. All other defaults are applied where they are used.
+    """
+    service_view(sent)
+    raw: dict[str, Any] = _without_nulls(json.loads(sent))
+    named = {"Name": raw.get("Name") or fallback_name, "Labels": raw.get("Labels", {})}
+    spec = {**named, **{key: value for key, value in raw.items() if key not in named}}
+    task = spec.setdefault("TaskTemplate", {})
+    container = task.get("ContainerSpec")
+    if container is not None:
+        container.setdefault("DNSConfig", {})
+        container["Isolation"] = container.get("Isolation") or "default"
+    resources = task.setdefault("Resources", {})
+    resources.setdefault("Limits", {})
+    resources.setdefault("Reservations", {})
+    task.setdefault("ForceUpdate", 0)
+    task["Runtime"] = task.get("Runtime") or "container"
+    mode = spec.setdefault("Mode", {})
+    if not mode:
+        mode["Replicated"] = {}
+    if "Replicated" in mode:
+        mode["Replicated"].setdefault("Replicas", 1)
+    return compact(spec)
+
+
+def _without_nulls(value: Any) -> Any:
+    """Go's clients send null where they mean absent."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value if item is not None]
+    return value
+
+
+def _service(world: Snapshot, key: str) -> Service:
+    service = world.services.get(key)
+    if service is None:
+        raise NotFound(f"service {key} not found")
+    return service
+
+
+def _mode(mode: Mode) -> str:
+    if mode.global_ is not None:
+        return "global"
+    if mode.replicated_job is not None:
+        return "replicated-job"
+    return "replicated" if mode.global_job is None else "global-job"
+
+
+def _runs(text: str) -> tuple[Any, Any]:
+    """The parts of a stored spec that its tasks were made from."""
+    raw = json.loads(text)
+    return raw.get("TaskTemplate"), raw.get("EndpointSpec") or {}
+
+
+def _fresh(world: Snapshot, service: Service) -> int:
+    """A spec version that neither this service nor its tasks ever had: the world's next, or a larger one
+    where several commands of one batch change the same service."""
+    return max(world.version, service.spec_version, service.previous_spec_version) + 1
+
+
+def _kept_auth(service: Service, source: str) -> str:
+    if source == "spec":
+        return service.auth
+    if source != "previous-spec":
+        raise InvalidArgument(f"invalid registryAuthFrom '{source}'")
+    if not service.previous_spec:
+        raise FailedPrecondition("service does not have a previous spec")
+    return service.previous_auth
+
+
+def _rolled_back(now: int, service: Service) -> Service:
+    if not service.previous_spec:
+        raise FailedPrecondition(f"service {service.id} does not have a previous spec")
+    return replace(
+        service,
+        spec=service.previous_spec,
+        spec_version=service.previous_spec_version,
+        auth=service.previous_auth,
+        previous_spec=service.spec,
+        previous_spec_version=service.spec_version,
+        previous_auth=service.auth,
+        update=UpdateStatus(state="rollback_started", started_at=now, message="manually requested rollback"),
+    )
