@@ -26,11 +26,25 @@ UNAUTHENTICATED = "unauthenticated"
 FORBIDDEN = "forbidden"
 REVOKED = "revoked"
 UNKNOWN_METHOD = "unknown_method"
+NOT_SERVED = "not_served"
 TOO_LARGE = "too_large"
 BAD_REQUEST = "bad_request"
 BUSY = "busy"
 INTERNAL = "internal"
-"""Codes of refusals made by the wire itself; handlers have their own (model.errors)."""
+"""Reasons of refusals made by the wire itself; programs may act on them (a revoked node stops dialling)."""
+
+CODES: Mapping[str, str] = {
+    UNAUTHENTICATED: "PermissionDenied",
+    FORBIDDEN: "PermissionDenied",
+    REVOKED: "PermissionDenied",
+    UNKNOWN_METHOD: "Unimplemented",
+    NOT_SERVED: "Unavailable",
+    TOO_LARGE: "InvalidArgument",
+    BAD_REQUEST: "InvalidArgument",
+    BUSY: "Unavailable",
+    INTERNAL: "Internal",
+}
+"""Reason to the code of model.errors that users see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +62,15 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a caller is turned away: a code and a sentence."""
+    """Why a caller is turned away: a reason from the list above and a sentence."""
 
-    code: str
+    reason: str
     message: str
+
+    @property
+    def code(self) -> str:
+        """The code of model.errors."""
+        return CODES[self.reason]
 
 
 _ANYONE = frozenset({NONE, WORKER, MANAGER})

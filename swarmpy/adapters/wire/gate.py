@@ -1,0 +1,87 @@
+"""Who is on the other end of a connection, and whether it is still trusted.
+
+What belongs here: from a TLS connection to a Peer, past cluster, expiry and revocation. What does not: what a
+trusted peer may call (pki.rpc).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from swarmpy.adapters.wire import codec
+from swarmpy.pki import rpc
+from swarmpy.pki.certs import load_der
+from swarmpy.pki.errors import CertificateError
+from swarmpy.ports import Clock, Peer, RefusedError
+
+
+class Gate:
+    """The check of both halves of the wire, made at every call and opened channel."""
+
+    def __init__(self, cluster_id: str, clock: Clock, revoked: rpc.Revoked) -> None:
+        self._cluster_id = cluster_id
+        self._clock = clock
+        self._revoked = revoked
+
+    def look(self, transport: asyncio.BaseTransport | None) -> tuple[Peer, int]:
+        """The peer and when its certificate expires (ns; 0 without one). Raises RefusedError.
+
+        The handshake has already proved the chain to our CA. Expiry is checked again because connections
+        outlive it, and the cluster because a CA could be carried from one cluster to another.
+        """
+        if transport is None:
+            raise codec.refuse(rpc.BAD_REQUEST, "the connection is gone")
+        address = _address(transport)
+        tls = transport.get_extra_info("ssl_object")
+        der = tls.getpeercert(binary_form=True) if tls is not None else None
+        if not der:
+            return Peer("", rpc.NONE, "", "", address), 0
+        try:
+            certificate = load_der(der)
+            certificate.check_cluster(self._cluster_id)
+            certificate.check_time(self._clock.now())
+        except CertificateError as error:
+            raise codec.refuse(rpc.FORBIDDEN, str(error)) from error
+        refusal = self._revoked.refuse(certificate.node_id, certificate.serial)
+        if refusal is not None:
+            raise codec.refused(refusal)
+        peer = Peer(
+            certificate.node_id,
+            certificate.role,
+            certificate.cluster_id,
+            certificate.serial,
+            address,
+        )
+        return peer, certificate.not_after
+
+    def trusted(self, transport: asyncio.BaseTransport | None) -> bool:
+        """Whether `look` would let it pass."""
+        try:
+            self.look(transport)
+        except RefusedError:
+            return False
+        return True
+
+    def outdated(self, not_after: int) -> bool:
+        """Whether a certificate that was good until `not_after` has expired."""
+        return self._clock.now() > not_after
+
+    def distrusts(self, peer: Peer) -> RefusedError | None:
+        """Why a peer that was let in is no longer trusted; None when it is."""
+        refusal = self._revoked.refuse(peer.node_id, peer.serial)
+        return codec.refused(refusal) if refusal is not None else None
+
+    @staticmethod
+    def node_id(transport: asyncio.BaseTransport) -> str:
+        """Whose connection this is; "" for a stranger's."""
+        tls = transport.get_extra_info("ssl_object")
+        der = tls.getpeercert(binary_form=True) if tls is not None else None
+        try:
+            return load_der(der).node_id if der else ""
+        except CertificateError:
+            return ""
+
+
+def _address(transport: asyncio.BaseTransport) -> str:
+    name = transport.get_extra_info("peername") or ("", 0)
+    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
