@@ -7,6 +7,7 @@ the TLS context, checked inside the handshake) and what to do about a failure.
 from __future__ import annotations
 
 import asyncio
+import io
 import ssl
 from typing import Any
 
@@ -21,6 +22,9 @@ from swarmpy.pki import rpc
 from swarmpy.ports import Body, WireError
 
 _BROKEN = (aiohttp.ClientError, OSError, ssl.SSLError, TimeoutError, asyncio.IncompleteReadError)
+
+_LARGE = 1 << 20
+"""From here on aiohttp wants bodies as streams, which it sends in pieces."""
 
 
 def new_session(settings: WireSettings) -> aiohttp.ClientSession:
@@ -74,7 +78,7 @@ async def post(
         async with asyncio.timeout(timeout):
             async with session.post(
                 url,
-                data=data,
+                data=data if len(data) < _LARGE else io.BytesIO(data),
                 ssl=context,
                 allow_redirects=False,
                 headers={"Content-Type": codec.CONTENT_TYPE, "User-Agent": "swarmpy"},
