@@ -1,0 +1,110 @@
+"""Simulated containers and what their images make them do.
+
+What belongs here: a container's data and its image's behaviour. What does not: the daemon (engine.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from swarmpy.ports import ContainerSeen
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What containers of an image do. Seconds; `runs_for` None is for ever."""
+
+    exists: bool = True
+    runs_for: tuple[float, float] | None = None
+    exit_code: int = 0
+    stop_time: tuple[float, float] = (0.01, 0.2)
+    stop_code: int = 0
+    probed: bool = False
+    healthy: bool = True
+
+    @staticmethod
+    def of(image: str) -> Behaviour:
+        """By the word before the tag: missing, crash, job, flaky, stubborn, sick, probed; else it serves."""
+        return BEHAVIOURS.get(image.partition("@")[0].rpartition("/")[2].partition(":")[0], SERVES)
+
+    def has_health(self, config: Mapping[str, Any]) -> bool:
+        """Whether the Engine probes such a container."""
+        test = (config.get("Healthcheck") or {}).get("Test") or []
+        return test[:1] != ["NONE"] if test else self.probed
+
+
+SERVES = Behaviour()
+BEHAVIOURS = {
+    "missing": Behaviour(exists=False),
+    "crash": Behaviour(runs_for=(0.05, 0.5), exit_code=1),
+    "job": Behaviour(runs_for=(0.5, 3.0), exit_code=0),
+    "flaky": Behaviour(runs_for=(2.0, 30.0), exit_code=1),
+    "stubborn": Behaviour(stop_time=(3.0, 30.0)),
+    "sick": Behaviour(probed=True, healthy=False),
+    "probed": Behaviour(probed=True),
+}
+
+
+@dataclass(slots=True)
+class Container:
+    """A container of a Dockerd; `life` counts its starts."""
+
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    image: str
+    config: Mapping[str, Any] = field(repr=False)
+    state: str = "created"
+    life: int = 0
+    pid: int = 0
+    exit_code: int = 0
+    error: str = ""
+    oom_killed: bool = False
+    health: str = ""
+    started_at: int = 0
+    finished_at: int = 0
+    ports: tuple[tuple[str, int, int], ...] = ()
+    watchers: list[asyncio.Future[None]] = field(default_factory=list, repr=False)
+
+    async def stopped(self) -> None:
+        """Return when it does not run."""
+        while self.state == "running":
+            watcher = asyncio.get_running_loop().create_future()
+            self.watchers.append(watcher)
+            await watcher
+
+    def run(self, now: int, ports: tuple[tuple[str, int, int], ...], pid: int) -> None:
+        """It starts."""
+        self.state, self.life, self.pid = "running", self.life + 1, pid
+        self.started_at, self.ports, self.error = now, ports, ""
+
+    def end(self, now: int, code: int, oom: bool) -> None:
+        """It ended."""
+        self.state, self.pid, self.exit_code, self.oom_killed = "exited", 0, code, oom
+        self.finished_at, self.ports, self.health = now, (), ""
+        watchers, self.watchers = self.watchers, []
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_result(None)
+
+    def seen(self) -> ContainerSeen:
+        """As the Engine reports it."""
+        return ContainerSeen(
+            id=self.id, name=self.name, labels=self.labels, state=self.state, pid=self.pid,
+            exit_code=self.exit_code, error=self.error, oom_killed=self.oom_killed, health=self.health,
+            started_at=self.started_at, finished_at=self.finished_at, ports=self.ports,
+        )  # fmt: skip
+
+
+def published(config: Mapping[str, Any]) -> tuple[tuple[str, int, int], ...]:
+    """(protocol, target, host port) of a create body's fixed port bindings."""
+    bindings = (config.get("HostConfig") or {}).get("PortBindings") or {}
+    found = []
+    for target in sorted(bindings):
+        number, _, protocol = target.partition("/")
+        found += [(protocol or "tcp", int(number), int(binding.get("HostPort") or 0))
+                  for binding in bindings[target] or () if int(binding.get("HostPort") or 0)]  # fmt: skip
+    return tuple(found)
