@@ -193,7 +193,7 @@ class Manager:
         cluster = self._store.world.cluster
         if cluster is None:
             raise RefusedError("Unavailable", "the cluster is still being initialised; try again")
-        return {"root": cluster.root_cert}
+        return {"bundle": cluster.root_cert.encode()}
 
     async def _managers(self, _peer: Peer, _body: Body) -> Body:
         leader = self._log.status().leader or ""

@@ -1,4 +1,4 @@
-"""The role service: while this manager leads, makes roles and raft seats what the nodes' specs ask for.
+"""The role service: while this manager leads, makes roles and raft seats what the specs ask for.
 
 Promotion: the role changes at once, the node renews its certificate, starts a manager and asks for its seat
 (`control.join_raft`). Demotion: the seat is given up first (the leader hands leadership over before), then the
@@ -79,10 +79,18 @@ class RoleService:
                 await self._submit(SetRole(node=node.id, role=Role.MANAGER))
             elif wanted is Role.WORKER and node.role is Role.MANAGER:
                 await self._demote(node)
+            elif node.role is Role.MANAGER and not node.manager_address:
+                await self._record_seat(node)
         except (LogError, Refusal) as error:
             logger.warning("role of node %s could not be changed yet: %s", node.id, error)
             return False
         return True
+
+    async def _record_seat(self, node: Node) -> None:
+        """A seat that was taken just before the last leader was lost is recorded now."""
+        for member in self._log.status().members:
+            if member.id == node.id and member.voter:
+                await self._submit(SetRole(node=node.id, role=Role.MANAGER, manager_address=member.address))
 
     async def _demote(self, node: Node) -> None:
         async with self._seats:

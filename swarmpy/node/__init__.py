@@ -1,0 +1,1 @@
+"""A node's life: outside any cluster, joining, member as worker or manager, leaving."""

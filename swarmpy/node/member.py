@@ -1,0 +1,222 @@
+"""A node inside a cluster: its wire, its agent, its manager if it is one, and its certificate.
+
+What belongs here: starting and stopping these together, following the role that the cluster gives, renewal.
+What does not: how a node enters or leaves a cluster (node.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from swarmpy.agent.agent import Agent
+from swarmpy.manager.manager import Manager
+from swarmpy.manager.store import Store
+from swarmpy.model import messages as m
+from swarmpy.model.errors import Unavailable
+from swarmpy.node import addresses
+from swarmpy.node.record import Record
+from swarmpy.node.renewal import Renewal
+from swarmpy.node.toolbox import Toolbox
+from swarmpy.pki.identity import Identity, NodeIdentity
+from swarmpy.pki.rpc import Revoked
+from swarmpy.pki.seal import Sealing
+from swarmpy.ports import Body, Control, LogError, LogRole, RefusedError, Wire, WireError
+from swarmpy.state.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
+
+RETRY = 1.0
+"""Seconds between attempts to take a seat among the managers, or to start a log that stopped."""
+
+
+class Member:
+    """See the file's charter. `removed` is called when the cluster no longer knows this node."""
+
+    def __init__(
+        self,
+        tools: Toolbox,
+        record: Record,
+        identity: NodeIdentity,
+        sealer: Sealing,
+        removed: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._tools, self.record, self._sealer, self._removed = tools, record, sealer, removed
+        self._identity = Identity(identity)
+        self._revoked = Revoked()
+        self._wire: Wire = tools.wire(self._identity, self._revoked)
+        self._agent = Agent(
+            node_id=record.node_id,
+            cluster_id=record.cluster_id,
+            engine=tools.engine,
+            wire=self._wire,
+            disk=tools.disk,
+            clock=tools.clock,
+            entropy=tools.entropy,
+            managers=list(record.managers),
+            address=addresses.split(record.advertise, addresses.PORT)[0],
+            on_cluster=self._on_cluster,
+            on_removed=self._on_removed,
+        )
+        self._renewal = Renewal(tools, self._identity, sealer, self._wire, self._known)
+        self._manager: Manager | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._role_changed = asyncio.Event()
+        self._role = self._identity.certificate.role
+        self._ready = asyncio.Event()
+        self._listening = False
+        self.problem = ""
+
+    # ------------------------------------------------------------ what others see
+
+    @property
+    def is_manager(self) -> bool:
+        """Whether this node runs a manager."""
+        return self._manager is not None
+
+    @property
+    def control(self) -> Control | None:
+        """The control plane of this node's manager."""
+        return self._manager.control if self._manager else None
+
+    @property
+    def managers(self) -> tuple[tuple[str, str], ...]:
+        """(node id, address) of the managers known."""
+        return tuple(self._known())
+
+    def _known(self) -> list[tuple[str, str]]:
+        return list(self._agent.managers) or list(self.record.managers)
+
+    # ------------------------------------------------------------ life
+
+    async def start(self, *, bootstrap: bool) -> None:
+        """Take part. Raises OSError, ValueError or WireError with a sentence."""
+        try:
+            if self._identity.certificate.role == "manager":
+                await self._start_manager(bootstrap=bootstrap)
+            await self._agent.start()
+        except BaseException:
+            await self.stop()
+            raise
+        self._spawn(self._follow_role(), "role")
+        self._spawn(self._renewal.run(), "renewal")
+
+    async def stop(self) -> None:
+        """Stop; containers stay as they are."""
+        current = asyncio.current_task()
+        tasks = [task for task in self._tasks if task is not current]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._agent.stop()
+        if self._manager is not None:
+            await self._manager.stop()
+        await self._wire.stop()
+
+    async def wipe(self) -> None:
+        """Stop, and stop and remove all containers of the cluster on this node."""
+        await self._agent.wipe()
+        await self.stop()
+
+    async def goodbye(self) -> None:
+        """Tell the leader that this node leaves; best effort."""
+        with suppress(WireError, RefusedError, TimeoutError):
+            async with asyncio.timeout(5):
+                await self._renewal.call_leader("node.leave", {"node_id": self.record.node_id})
+
+    async def settled(self) -> None:
+        """Return once this node is registered; a manager also has its seat."""
+        if self._identity.certificate.role == "manager":
+            await self._ready.wait()
+
+    async def recover_alone(self) -> None:
+        """Begin anew as the only manager, keeping the committed state (--force-new-cluster)."""
+        if self._manager is None:
+            raise Unavailable("this node is not a manager")
+        await self._manager.recover_alone()
+
+    # ------------------------------------------------------------ manager
+
+    async def _start_manager(self, *, bootstrap: bool) -> None:
+        store = Store()
+        store.watch(self._on_world)
+        log = self._tools.log(
+            self.record.node_id, self.record.advertise, self._wire, store, self._sealer, bootstrap=bootstrap
+        )
+        manager = Manager(
+            self.record.node_id,
+            self.record.advertise,
+            log,
+            store,
+            self._wire,
+            self._tools.clock,
+            self._tools.entropy,
+        )
+        manager.register()
+        if not self._listening:
+            await self._wire.start(self.record.listen)
+            self._listening = True
+        await manager.start()
+        self._manager = manager
+        if not bootstrap:
+            self._spawn(self._take_seat(manager), "seat")
+
+    def _on_world(self, before: Snapshot, after: Snapshot) -> None:
+        if after.cluster is not None and before.cluster is not after.cluster:
+            self._revoked.replace((entry.node_id for entry in after.cluster.revoked), ())
+
+    async def _take_seat(self, manager: Manager) -> None:
+        """Ask the leader for a seat until it is taken; a manager that has one needs no asking."""
+        while manager.log.status().role is LogRole.LEARNER:
+            try:
+                await self._renewal.call_leader("control.join_raft", self._seat(), timeout=30.0)
+            except (WireError, RefusedError, LogError) as error:
+                logger.info("no seat among the managers yet: %s", error)
+                await asyncio.sleep(RETRY)
+        self._ready.set()
+
+    def _seat(self) -> Body:
+        return {"node_id": self.record.node_id, "address": self.record.advertise}
+
+    # ------------------------------------------------------------ what the cluster says
+
+    def _on_cluster(self, message: m.Welcome | m.Cluster) -> None:
+        self._role = message.node_role
+        self._role_changed.set()
+
+    async def _on_removed(self) -> None:
+        self._spawn(self._leave_involuntarily(), "removed")
+
+    async def _leave_involuntarily(self) -> None:
+        await self._removed()
+
+    async def _follow_role(self) -> None:
+        """Renew the certificate when the role changed, then start or stop the manager."""
+        while True:
+            await self._role_changed.wait()
+            self._role_changed.clear()
+            if self._role != self._identity.certificate.role:
+                await self._renewal.renew_until_role(self._role)
+            role = self._identity.certificate.role
+            if role == "manager" and self._manager is None:
+                logger.info("this node is a manager now")
+                await self._start_manager(bootstrap=False)
+            elif role == "worker" and self._manager is not None:
+                logger.info("this node is a worker now")
+                manager, self._manager = self._manager, None
+                await manager.stop()
+                await manager.forget()
+
+    def _spawn(self, work: Awaitable[None], name: str) -> None:
+        async def run() -> None:
+            try:
+                await work
+            except (OSError, ValueError, WireError) as error:
+                logger.exception("%s failed", name)
+                self.problem = str(error)
+
+        task = asyncio.create_task(run(), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
