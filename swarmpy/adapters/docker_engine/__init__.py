@@ -1,0 +1,8 @@
+"""The container engine's hand: ports.Engine over Docker's API (the `docker` SDK).
+
+Nothing else belongs here.
+"""
+
+from swarmpy.adapters.docker_engine.engine import DockerEngine
+
+__all__ = ["DockerEngine"]

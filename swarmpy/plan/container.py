@@ -1,0 +1,297 @@
+"""From a task to the body of Docker's POST /containers/create.
+
+What belongs here: the mapping of every field of a task's template that a container on this node can carry,
+the labels by which containers are found again, and loud refusals of what cannot be honoured.
+What does not belong here: when a container is made (engine.py) and how the Engine is asked (adapters/docker).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from swarmpy.model.messages import Assigned
+from swarmpy.model.specs import (
+    ContainerSpec,
+    Healthcheck,
+    Mount,
+    Port,
+    Resources,
+    TaskTemplate,
+    endpoint_view,
+    template_view,
+)
+from swarmpy.plan.template import Context, NodeFacts, expand_container
+
+CLUSTER_LABEL = "io.swarmpy.cluster"
+"""Label that marks a container as ours; its value is the cluster's id."""
+GRACE_LABEL = "io.swarmpy.grace"
+"""Seconds between stop signal and SIGKILL, for containers whose task is no longer known."""
+TASK_LABEL = "com.docker.swarm.task.id"
+DEFAULT_GRACE = 10.0
+_PREDEFINED_NETWORKS = ("host", "none", "bridge")
+
+
+class ContainerError(ValueError):
+    """The task asks for what this node cannot give; one sentence for the user."""
+
+
+def context_of(task: Assigned, node: NodeFacts) -> Context:
+    """What the templates of the task may name."""
+    return Context(
+        service_id=task.service_id,
+        service_name=task.service_name,
+        task_id=task.id,
+        task_name=task.name,
+        slot=str(task.slot) if task.slot else task.node_id,
+        node=node,
+        service_labels=task.service_labels,
+    )
+
+
+def create_body(task: Assigned, node: NodeFacts, cluster_id: str) -> dict[str, Any]:
+    """The create request of the task's container.
+
+    Raises ContainerError or TemplateError (both ValueError) with a sentence for the user.
+    """
+    template = template_view(task.template)
+    spec = expand_container(template.container, context_of(task, node))
+    _refuse_unsupported(template, spec)
+    ports = _host_ports(task)
+    body: dict[str, Any] = {
+        "Image": spec.image,
+        "Env": list(spec.env),
+        "Labels": _labels(task, spec, cluster_id),
+        "Tty": spec.tty,
+        "OpenStdin": spec.open_stdin,
+        "StopTimeout": math.ceil(spec.grace_seconds),
+        "HostConfig": _host_config(template, spec, ports),
+    }
+    optional = {
+        "Entrypoint": list(spec.command),
+        "Cmd": list(spec.args),
+        "Hostname": spec.hostname,
+        "WorkingDir": spec.dir,
+        "User": spec.user,
+        "StopSignal": spec.stop_signal,
+        "Healthcheck": _healthcheck(spec.healthcheck),
+        "ExposedPorts": {key: {} for key in ports},
+    }
+    body.update({key: value for key, value in optional.items() if value})
+    return body
+
+
+def _refuse_unsupported(template: TaskTemplate, spec: ContainerSpec) -> None:
+    if template.plugin_spec is not None or template.runtime not in ("", "container"):
+        raise ContainerError(
+            f"the runtime {template.runtime or 'plugin'!r} is not supported: tasks can only be containers"
+        )
+    if not spec.image:
+        raise ContainerError("the task names no image: set ContainerSpec.Image")
+    if spec.secrets or spec.configs:
+        raise ContainerError("this node cannot deliver secrets and configs: remove them from the service")
+    if spec.isolation not in ("", "default"):
+        raise ContainerError(f"isolation {spec.isolation!r} does not exist on Linux: leave it at 'default'")
+
+
+def _labels(task: Assigned, spec: ContainerSpec, cluster_id: str) -> dict[str, str]:
+    """The user's labels, overridden by Swarm's six and ours."""
+    return {
+        **spec.labels,
+        "com.docker.swarm.task": "",
+        TASK_LABEL: task.id,
+        "com.docker.swarm.task.name": task.name,
+        "com.docker.swarm.node.id": task.node_id,
+        "com.docker.swarm.service.id": task.service_id,
+        "com.docker.swarm.service.name": task.service_name,
+        CLUSTER_LABEL: cluster_id,
+        GRACE_LABEL: format(spec.grace_seconds, "g"),
+    }
+
+
+def grace_of(labels: Mapping[str, str]) -> float:
+    """The grace period that a container's labels tell, seconds; the default where they do not."""
+    try:
+        grace = float(labels.get(GRACE_LABEL, DEFAULT_GRACE))
+    except ValueError:
+        return DEFAULT_GRACE
+    return grace if 0 <= grace < math.inf else DEFAULT_GRACE
+
+
+def _host_ports(task: Assigned) -> dict[str, list[dict[str, str]]]:
+    bindings: dict[str, list[dict[str, str]]] = {}
+    for port in endpoint_view(task.endpoint).ports:
+        if port.publish_mode == "host":
+            bindings.setdefault(_port_key(port), []).append({"HostPort": str(port.published_port or "")})
+    return bindings
+
+
+def _port_key(port: Port) -> str:
+    return f"{port.target_port}/{port.protocol or 'tcp'}"
+
+
+def _host_config(
+    template: TaskTemplate, spec: ContainerSpec, ports: Mapping[str, list[dict[str, str]]]
+) -> dict[str, Any]:
+    dns = spec.dns_config
+    log = template.log_driver
+    optional: dict[str, Any] = {
+        "Mounts": [_mount(mount) for mount in spec.mounts],
+        "PortBindings": dict(ports),
+        "NetworkMode": _network_mode(template),
+        "GroupAdd": list(spec.groups),
+        "ReadonlyRootfs": spec.read_only,
+        "Sysctls": dict(spec.sysctls),
+        "CapAdd": list(spec.capability_add),
+        "CapDrop": list(spec.capability_drop),
+        "Ulimits": [{"Name": one.name, "Hard": one.hard, "Soft": one.soft} for one in spec.ulimits],
+        "OomScoreAdj": spec.oom_score_adj,
+        "Dns": list(dns.nameservers) if dns else [],
+        "DnsSearch": list(dns.search) if dns else [],
+        "DnsOptions": list(dns.options) if dns else [],
+        "ExtraHosts": [_extra_host(entry) for entry in spec.hosts],
+        "LogConfig": {"Type": log.name, "Config": dict(log.options)} if log else None,
+        "SecurityOpt": _security(spec.privileges or {}),
+        **_resources(template.resources),
+    }
+    config = {key: value for key, value in optional.items() if value}
+    if spec.init is not None:
+        config["Init"] = spec.init
+    if template.resources.memory_swappiness is not None:
+        config["MemorySwappiness"] = template.resources.memory_swappiness
+    # The cluster restarts tasks; the Engine must not.
+    config["RestartPolicy"] = {"Name": "no", "MaximumRetryCount": 0}
+    return config
+
+
+def _network_mode(template: TaskTemplate) -> str:
+    for network in template.networks:
+        if network.target in _PREDEFINED_NETWORKS:
+            return network.target
+    return ""
+
+
+def _resources(resources: Resources) -> dict[str, Any]:
+    limits = resources.limits
+    result: dict[str, Any] = {
+        "NanoCpus": limits.nano_cpus,
+        "Memory": limits.memory_bytes,
+        "PidsLimit": limits.pids,
+    }
+    swap = resources.swap_bytes
+    if swap is not None:
+        if swap >= 0 and not limits.memory_bytes:
+            raise ContainerError("a swap limit needs a memory limit: set Resources.Limits.MemoryBytes")
+        # Docker counts memory and swap together; -1 is no limit.
+        result["MemorySwap"] = -1 if swap < 0 else limits.memory_bytes + swap
+    return result
+
+
+def _extra_host(entry: str) -> str:
+    """Swarm writes "IP name [alias…]" as in /etc/hosts; the Engine wants "name:IP"."""
+    words = entry.split()
+    if len(words) < 2:
+        raise ContainerError(f"the host entry {entry!r} is not 'IP NAME'")
+    return f"{words[1]}:{words[0]}"
+
+
+def _healthcheck(check: Healthcheck | None) -> dict[str, Any]:
+    if check is None:
+        return {}
+    fields: dict[str, Any] = {
+        "Test": list(check.test),
+        "Interval": check.interval,
+        "Timeout": check.timeout,
+        "StartPeriod": check.start_period,
+        "StartInterval": check.start_interval,
+        "Retries": check.retries,
+    }
+    return {key: value for key, value in fields.items() if value}
+
+
+def _mount(mount: Mount) -> dict[str, Any]:
+    if mount.type not in ("volume", "bind", "tmpfs"):
+        raise ContainerError(f"mounts of type {mount.type!r} are not supported: use volume, bind or tmpfs")
+    if not mount.target:
+        raise ContainerError("a mount has no target path")
+    fields: dict[str, Any] = {
+        "Type": mount.type,
+        "Source": mount.source,
+        "Target": mount.target,
+        "ReadOnly": mount.read_only,
+        "Consistency": mount.consistency,
+        "BindOptions": _bind_options(mount),
+        "VolumeOptions": _volume_options(mount),
+        "TmpfsOptions": _tmpfs_options(mount),
+    }
+    return {key: value for key, value in fields.items() if value}
+
+
+def _bind_options(mount: Mount) -> dict[str, Any]:
+    options = mount.bind_options
+    if options is None:
+        return {}
+    fields: dict[str, Any] = {
+        "Propagation": options.propagation,
+        "NonRecursive": options.non_recursive,
+        "CreateMountpoint": options.create_mountpoint,
+    }
+    return {key: value for key, value in fields.items() if value}
+
+
+def _volume_options(mount: Mount) -> dict[str, Any]:
+    options = mount.volume_options
+    if options is None:
+        return {}
+    driver = options.driver_config
+    fields: dict[str, Any] = {
+        "NoCopy": options.no_copy,
+        "Labels": dict(options.labels),
+        "DriverConfig": {"Name": driver.name, "Options": dict(driver.options)} if driver else None,
+        "Subpath": options.subpath,
+    }
+    return {key: value for key, value in fields.items() if value}
+
+
+def _tmpfs_options(mount: Mount) -> dict[str, Any]:
+    options = mount.tmpfs_options
+    if options is None:
+        return {}
+    fields = {"SizeBytes": options.size_bytes, "Mode": options.mode}
+    return {key: value for key, value in fields.items() if value}
+
+
+def _security(privileges: Mapping[str, Any]) -> list[str]:
+    """Docker's --security-opt words for ContainerSpec.Privileges."""
+    if privileges.get("CredentialSpec"):
+        raise ContainerError("credential specs exist on Windows only: remove Privileges.CredentialSpec")
+    options: list[str] = []
+    selinux = privileges.get("SELinuxContext") or {}
+    if selinux.get("Disable"):
+        options.append("label=disable")
+    parts = [key for key in ("User", "Role", "Type", "Level") if selinux.get(key)]
+    options.extend(f"label={key.lower()}:{selinux[key]}" for key in parts)
+    seccomp = privileges.get("Seccomp") or {}
+    if seccomp.get("Mode") == "unconfined":
+        options.append("seccomp=unconfined")
+    elif seccomp.get("Mode") == "custom":
+        options.append(f"seccomp={_profile(seccomp.get('Profile'))}")
+    if (privileges.get("AppArmor") or {}).get("Mode") == "disabled":
+        options.append("apparmor=unconfined")
+    if privileges.get("NoNewPrivileges"):
+        options.append("no-new-privileges=true")
+    return options
+
+
+def _profile(profile: Any) -> str:
+    """The API carries the profile base64 encoded (Go's []byte), or as JSON."""
+    if isinstance(profile, str):
+        try:
+            return base64.b64decode(profile, validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            return profile
+    return json.dumps(profile)

@@ -1,0 +1,370 @@
+"""What one node does next for its tasks: assignments + observed containers -> actions for the Engine.
+
+What belongs here: the agent's part of a task's life (accepted … running … ended) as a pure, level-triggered
+function. It compares what is with what should be; it never asks how things came to be, so it repairs drift,
+adopts containers after a restart of the daemon, and does nothing when there is nothing to do.
+What does not belong here: executing actions, limits on how many run at once, retries (agent/worker).
+
+    accepted -> preparing -> ready -(desired >= running)-> starting -(healthy)-> running -> complete | failed
+    an error before starting: rejected; desired >= shutdown: stopped, then shutdown
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from swarmpy.model.lifecycle import TERMINAL, TaskState
+from swarmpy.model.messages import Assigned
+from swarmpy.model.objects import PortStatus, TaskStatus
+from swarmpy.model.specs import template_view
+from swarmpy.plan.container import TASK_LABEL, create_body, grace_of
+from swarmpy.plan.template import NodeFacts
+
+_MESSAGES = {
+    TaskState.ACCEPTED: "accepted",
+    TaskState.PREPARING: "preparing",
+    TaskState.READY: "prepared",
+    TaskState.STARTING: "starting",
+    TaskState.RUNNING: "started",
+    TaskState.COMPLETE: "finished",
+    TaskState.SHUTDOWN: "shutdown",
+}
+"""Docker's message for each step; an end by error keeps the message of the last good step."""
+UNHEALTHY = "unhealthy container"
+"""Docker's words for a container whose health check failed."""
+
+
+class LocalTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A task as its agent holds it. `status` is the furthest that the task is known to have come."""
+
+    assigned: Assigned
+    status: TaskStatus
+    prepared: bool = False
+    """The image was pulled (or found) since this process began."""
+    problem: str = ""
+    """What the Engine said when it refused an action; becomes the task's end."""
+    doomed: str = ""
+    """Why the container is being stopped although it is wanted (unhealthy)."""
+    leaving: bool = False
+    """No longer assigned: its container is stopped and removed, then it is forgotten."""
+
+    @property
+    def id(self) -> str:
+        """The task's id."""
+        return self.assigned.id
+
+
+def adopt(assigned: Assigned, known: LocalTask | None) -> LocalTask:
+    """The local task for a new or changed assignment. States never go back, whoever lost their memory."""
+    if known is None:
+        message = _MESSAGES.get(assigned.state, "")
+        return LocalTask(assigned=assigned, status=TaskStatus(state=assigned.state, message=message))
+    status = known.status
+    if assigned.state > status.state:
+        status = msgspec.structs.replace(status, state=assigned.state)
+    return msgspec.structs.replace(known, assigned=assigned, status=status, leaving=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What planning needs to know of an observed container: see ports.ContainerSeen for the words."""
+
+    id: str
+    state: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    pid: int = 0
+    exit_code: int = 0
+    error: str = ""
+    oom_killed: bool = False
+    health: str = ""
+    ports: tuple[tuple[str, int, int], ...] = ()
+
+    @property
+    def task_id(self) -> str:
+        """The task that the container belongs to, "" if its label is lost."""
+        return self.labels.get(TASK_LABEL, "")
+
+    @property
+    def alive(self) -> bool:
+        """Whether a process of it runs."""
+        return self.state in ("running", "paused", "restarting")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeWorld:
+    """All that is known on the node. `complete`: a full set of assignments arrived since the daemon began,
+    so that a container of no known task is an orphan. `busy`: ids of tasks and of orphaned containers with
+    an action under way; `pulling`: those of them whose action is a pull."""
+
+    node: NodeFacts
+    cluster_id: str
+    tasks: Mapping[str, LocalTask]
+    containers: tuple[Container, ...]
+    complete: bool = False
+    busy: frozenset[str] = frozenset()
+    pulling: frozenset[str] = frozenset()
+
+
+# ---- actions; `key` is the task's id, or the container's where no task is known
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The task's new status (and, in `doomed`, why it is being stopped)."""
+
+    key: str
+    status: TaskStatus
+    doomed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """Make the image present."""
+
+    key: str
+    image: str
+    auth: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Create the container."""
+
+    key: str
+    name: str
+    config: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start the container."""
+
+    key: str
+    container_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Stop the container; `grace` in seconds."""
+
+    key: str
+    container_id: str
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Remove the container."""
+
+    key: str
+    container_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Give up the pull that is under way: nobody wants its image any more."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Nothing is left of the task: drop its record."""
+
+    key: str
+
+
+EngineAction = Pull | Create | Start | Stop | Remove
+Action = Report | EngineAction | Cancel | Forget
+
+
+def plan(now: int, world: NodeWorld) -> tuple[Action, ...]:
+    """What to do now, at most one Engine action per task; () when all is as it should be.
+
+    `now` (ns since the epoch) only stamps the statuses: nothing here waits for time to pass.
+    """
+    found: dict[str, list[Container]] = {}
+    for container in world.containers:
+        found.setdefault(container.task_id, []).append(container)
+    actions: list[Action] = []
+    for key in sorted(world.tasks):
+        local = world.tasks[key]
+        containers = sorted(found.pop(key, ()), key=_preference)
+        if key in world.busy:
+            actions.extend(_interrupt(local, key in world.pulling))
+            continue
+        actions.extend(_decide(now, world, local, containers[0] if containers else None))
+        actions.extend(_surplus(containers[1:], world))
+    if world.complete:
+        orphans = sorted((one for group in found.values() for one in group), key=lambda one: one.id)
+        actions.extend(_surplus(orphans, world))
+    return tuple(actions)
+
+
+def _preference(container: Container) -> tuple[bool, str]:
+    """Of several containers of one task (names make that impossible, hands do not) the living one counts."""
+    return (not container.alive, container.id)
+
+
+def _surplus(containers: Iterable[Container], world: NodeWorld) -> Iterable[Action]:
+    for container in containers:
+        if container.id in world.busy or container.state == "removing":
+            continue
+        if container.alive:
+            yield Stop(container.id, container.id, grace_of(container.labels))
+        else:
+            yield Remove(container.id, container.id)
+
+
+def _interrupt(local: LocalTask, pulling: bool) -> Iterable[Action]:
+    unwanted = local.leaving or local.assigned.desired >= TaskState.SHUTDOWN
+    return (Cancel(local.id),) if pulling and unwanted else ()
+
+
+def _decide(now: int, world: NodeWorld, local: LocalTask, container: Container | None) -> tuple[Action, ...]:
+    if container is not None and container.state == "removing":
+        return ()
+    if local.leaving:
+        return (_take_away(local, container) if container else Forget(local.id),)
+    if local.status.state in TERMINAL:
+        return _after_the_end(local, container)
+    if local.assigned.desired >= TaskState.SHUTDOWN:
+        return _shut_down(now, local, container)
+    if local.problem:
+        return (_end_by_error(now, local, local.problem),)
+    if container is None:
+        return _without_container(now, world, local)
+    if container.alive:
+        return _alive(now, local, container)
+    if container.state == "created":
+        return _created(now, local, container)
+    return (_ended(now, local, container),)
+
+
+def _take_away(local: LocalTask, container: Container) -> Action:
+    if container.alive:
+        return Stop(local.id, container.id, _grace(local))
+    return Remove(local.id, container.id)
+
+
+def _grace(local: LocalTask) -> float:
+    return template_view(local.assigned.template).container.grace_seconds
+
+
+def _after_the_end(local: LocalTask, container: Container | None) -> tuple[Action, ...]:
+    """The manager may have ended it over our head (rejected, orphaned): then it must not go on running.
+    Historic containers stay for `docker logs` until the task is removed."""
+    if container is None:
+        return ()
+    if container.alive or local.assigned.desired == TaskState.REMOVE:
+        return (_take_away(local, container),)
+    return ()
+
+
+def _shut_down(now: int, local: LocalTask, container: Container | None) -> tuple[Action, ...]:
+    if container is not None and container.alive:
+        return (Stop(local.id, container.id, _grace(local)),)
+    status = _status(now, local, TaskState.SHUTDOWN, "shutdown", container)
+    return (Report(local.id, status),)
+
+
+def _status(
+    now: int, local: LocalTask, state: TaskState, message: str, container: Container | None, err: str = ""
+) -> TaskStatus:
+    """The next status, with what the container tells, or what was known of it before."""
+    old = local.status
+    if container is None:
+        return msgspec.structs.replace(old, state=state, at=now, message=message, err=err, pid=0, ports=())
+    ended = not container.alive and container.state != "created"
+    return TaskStatus(
+        state=state,
+        at=now,
+        message=message,
+        err=err,
+        container_id=container.id,
+        pid=container.pid if container.alive else 0,
+        exit_code=container.exit_code if ended else 0,
+        ports=_ports(container),
+    )
+
+
+def _ports(container: Container) -> tuple[PortStatus, ...]:
+    if not container.alive:
+        return ()
+    return tuple(
+        PortStatus(protocol, target, host) for protocol, target, host in sorted(set(container.ports))
+    )
+
+
+def _end_by_error(now: int, local: LocalTask, err: str, container: Container | None = None) -> Report:
+    """Docker's rule: an error before starting rejects the task, one at or after it fails it. The message
+    stays that of the last good step."""
+    state = TaskState.FAILED if local.status.state >= TaskState.STARTING else TaskState.REJECTED
+    return Report(local.id, _status(now, local, state, local.status.message, container, err))
+
+
+def _without_container(now: int, world: NodeWorld, local: LocalTask) -> tuple[Action, ...]:
+    state = local.status.state
+    if state >= TaskState.STARTING:
+        lost = local.status.container_id or "of task " + local.id
+        return (_end_by_error(now, local, f"No such container: {lost}"),)
+    reports: list[Action] = []
+    for step, message in ((TaskState.ACCEPTED, "accepted"), (TaskState.PREPARING, "preparing")):
+        if state < step:
+            reports.append(Report(local.id, _status(now, local, step, message, None)))
+    try:
+        body = create_body(local.assigned, world.node, world.cluster_id)
+    except ValueError as error:
+        rejected = _status(now, local, TaskState.REJECTED, "preparing", None, str(error))
+        return (*reports, Report(local.id, rejected))
+    if not local.prepared:
+        return (*reports, Pull(local.id, str(body["Image"]), local.assigned.auth))
+    return (*reports, Create(local.id, local.assigned.name, body))
+
+
+def _created(now: int, local: LocalTask, container: Container) -> tuple[Action, ...]:
+    state = local.status.state
+    if state >= TaskState.RUNNING:
+        return (_end_by_error(now, local, f"the container {container.id} was replaced", container),)
+    actions: list[Action] = []
+    if state < TaskState.READY:
+        actions.append(Report(local.id, _status(now, local, TaskState.READY, "prepared", container)))
+    if local.assigned.desired < TaskState.RUNNING:
+        return tuple(actions)
+    if state < TaskState.STARTING:
+        actions.append(Report(local.id, _status(now, local, TaskState.STARTING, "starting", container)))
+    return (*actions, Start(local.id, container.id))
+
+
+def _alive(now: int, local: LocalTask, container: Container) -> tuple[Action, ...]:
+    actions: list[Action] = []
+    state = local.status.state
+    if local.doomed or container.health == "unhealthy":
+        if not local.doomed:
+            doomed = msgspec.structs.replace(local.status, container_id=container.id)
+            if state < TaskState.STARTING:
+                doomed = _status(now, local, TaskState.STARTING, "starting", container)
+            actions.append(Report(local.id, doomed, UNHEALTHY))
+        return (*actions, Stop(local.id, container.id, _grace(local)))
+    target = TaskState.RUNNING if container.health in ("", "healthy") else TaskState.STARTING
+    if state < target:
+        message = "started" if target == TaskState.RUNNING else "starting"
+        return (Report(local.id, _status(now, local, target, message, container)),)
+    fresh = _status(local.status.at or now, local, state, local.status.message, container, local.status.err)
+    # Someone restarted it by hand, or the Engine published its ports late: same state, new facts.
+    return () if fresh == local.status else (Report(local.id, fresh),)
+
+
+def _ended(now: int, local: LocalTask, container: Container) -> Report:
+    code = container.exit_code
+    cause = local.doomed or ("out of memory" if container.oom_killed else container.error)
+    if code == 0 and not local.doomed:
+        return Report(local.id, _status(now, local, TaskState.COMPLETE, "finished", container))
+    err = f"task: non-zero exit ({code})" + (f": {cause}" if cause else "")
+    if code == 0:
+        err = cause
+    message = "started" if local.status.state >= TaskState.RUNNING else "starting"
+    return Report(local.id, _status(now, local, TaskState.FAILED, message, container, err))
