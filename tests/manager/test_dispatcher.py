@@ -1,0 +1,173 @@
+"""The dispatcher's end of a session: registration, differences, reports, silence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from swarmpy.manager.dispatcher import Dispatcher
+from swarmpy.model import messages as m
+from swarmpy.model.commands import CreateService, JoinNode, RemoveNode, UpdateNode
+from swarmpy.model.lifecycle import NodeState, Role, TaskState
+from swarmpy.model.objects import Description, TaskStatus
+from swarmpy.ports import Peer, RefusedError, WireError
+from tests.manager.fakes import Pipe, pipe
+from tests.manager.test_writer import SPEC, Running
+
+BOSS = Peer("m1", "manager", "c", "1", "10.0.0.1")
+
+
+class Cluster(Running):
+    """A leader with its dispatcher, and nodes that are only ends of sessions."""
+
+    async def begin(self) -> None:
+        await super().begin()
+        self.dispatcher = Dispatcher(self.writer.submit, lambda: self.store.world, self.clock)
+        self.store.watch(self.dispatcher.moved)
+        self.watching = asyncio.create_task(self.dispatcher.run())
+        await self.writer.submit(JoinNode(id="w1", role=Role.WORKER, address="10.0.0.2", certificate=""))
+
+    def dial(self, node_id: str, hello: dict[str, object] | None = None) -> tuple[Pipe, asyncio.Task[None]]:
+        near, far = pipe(Peer(node_id, "worker", "c", "2", "10.0.0.2"), BOSS)
+        body = hello or m.to_body(m.Hello(node_id=node_id, description=Description(hostname=node_id)))
+
+        async def serve() -> None:
+            try:
+                await self.dispatcher.serve(far, body)
+            finally:
+                await far.close()
+
+        return near, asyncio.create_task(serve())
+
+    async def node_is(self, node_id: str, state: NodeState) -> None:
+        async with asyncio.timeout(5):
+            while self.store.world.nodes[node_id].status.state is not state:
+                await self.store.changed(self.store.world.version, timeout=5)
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    made = Cluster()
+    await made.begin()
+    yield made
+    for task in (made.watching, made.task):
+        task.cancel()
+    await asyncio.gather(made.watching, made.task, return_exceptions=True)
+
+
+async def hear(end: Pipe, kind: type) -> m.Down:
+    async with asyncio.timeout(5):
+        while not isinstance(message := m.down_from(await end.recv()), kind):
+            pass
+    return message
+
+
+async def test_a_session_registers_the_node_and_gets_everything(cluster: Cluster) -> None:
+    end, serving = cluster.dial("w1")
+    welcome = await hear(end, m.Welcome)
+    first = await hear(end, m.Assignments)
+    assert isinstance(welcome, m.Welcome)
+    assert [one.node_id for one in welcome.managers] == ["m1"]
+    assert isinstance(first, m.Assignments)
+    assert (first.full, first.seq, first.tasks) == (True, 1, ())
+    node = cluster.store.world.nodes["w1"]
+    assert (node.status.state, node.hostname, node.status.address) == (NodeState.READY, "w1", "10.0.0.2")
+    await end.close()
+    await serving
+    await cluster.node_is("w1", NodeState.DISCONNECTED)
+
+
+async def drained(cluster: Cluster) -> None:
+    node = cluster.store.world.nodes["m1"]
+    spec = '{"Role":"manager","Availability":"drain"}'
+    await cluster.writer.submit(UpdateNode(node="m1", version=node.version, spec=spec))
+
+
+async def test_differences_and_reports(cluster: Cluster) -> None:
+    await drained(cluster)
+    end, _ = cluster.dial("w1")
+    await hear(end, m.Assignments)
+    await cluster.writer.submit(CreateService(id="s1", spec=SPEC % ("web", 1)))
+    told = await hear(end, m.Assignments)
+    assert isinstance(told, m.Assignments)
+    (task,) = told.tasks
+    assert (told.full, told.seq, task.desired) == (False, 2, TaskState.RUNNING)
+    await end.send(
+        m.to_body(m.Statuses(number=1, items=((task.id, TaskStatus(state=TaskState.RUNNING, pid=7)),)))
+    )
+    assert (await hear(end, m.Acknowledged)) == m.Acknowledged(number=1)
+    assert cluster.store.world.tasks[task.id].status.pid == 7
+    await end.close()
+
+
+async def test_another_nodes_task_cannot_be_reported(cluster: Cluster) -> None:
+    own, _ = cluster.dial("m1")
+    await cluster.node_is("m1", NodeState.READY)
+    await cluster.writer.submit(CreateService(id="s1", spec=SPEC % ("web", 1)))
+    (task,) = cluster.store.world.tasks_of("s1")
+    assert task.node_id == "m1"
+    end, _ = cluster.dial("w1")
+    await hear(end, m.Assignments)
+    await end.send(m.to_body(m.Statuses(number=1, items=((task.id, TaskStatus(state=TaskState.FAILED)),))))
+    await hear(end, m.Acknowledged)
+    assert cluster.store.world.tasks[task.id].status.state is TaskState.ASSIGNED
+    await end.close()
+    await own.close()
+
+
+async def test_silence_makes_suspect_and_a_beat_cures(cluster: Cluster) -> None:
+    end, _ = cluster.dial("w1")
+    await hear(end, m.Assignments)
+    cluster.clock.mono += 2.5
+    await cluster.node_is("w1", NodeState.DISCONNECTED)
+    await end.send(m.to_body(m.Beat(seq=1)))
+    await cluster.node_is("w1", NodeState.READY)
+    await end.close()
+
+
+async def test_a_new_session_replaces_the_old(cluster: Cluster) -> None:
+    first, _ = cluster.dial("w1")
+    await hear(first, m.Assignments)
+    second, _ = cluster.dial("w1")
+    await hear(second, m.Assignments)
+    with pytest.raises(WireError):
+        await hear(first, m.Goodbye)
+    assert cluster.store.world.nodes["w1"].status.state is NodeState.READY
+    await second.close()
+
+
+async def test_a_removed_node_hears_of_it(cluster: Cluster) -> None:
+    end, _ = cluster.dial("w1")
+    await hear(end, m.Assignments)
+    await cluster.writer.submit(RemoveNode(node="w1", force=True))
+    goodbye = await hear(end, m.Goodbye)
+    assert isinstance(goodbye, m.Goodbye)
+    assert goodbye.removed
+
+
+@pytest.mark.parametrize(
+    ("node_id", "hello", "code"),
+    [
+        ("w1", {"type": "hello", "node_id": "m1", "description": {}}, "PermissionDenied"),
+        ("w1", {"type": "hello", "node_id": 7}, "InvalidArgument"),
+        ("w1", {}, "InvalidArgument"),
+        ("w9", None, "NotFound"),
+    ],
+)
+async def test_strangers_are_refused(
+    cluster: Cluster, node_id: str, hello: dict[str, object] | None, code: str
+) -> None:
+    _, serving = cluster.dial(node_id, {"x": 1} if hello == {} else hello)
+    with pytest.raises(RefusedError) as caught:
+        await serving
+    assert caught.value.code == code
+
+
+async def test_malformed_messages_end_the_session(cluster: Cluster) -> None:
+    end, serving = cluster.dial("w1")
+    await hear(end, m.Assignments)
+    await end.send({"type": "statuses", "number": "x"})
+    await serving
+    await cluster.node_is("w1", NodeState.DISCONNECTED)
