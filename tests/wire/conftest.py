@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -94,3 +96,66 @@ async def town(authority: Authority) -> AsyncIterator[Town]:
 
 def at(wire: TlsWire) -> str:
     return f"127.0.0.1:{wire.port}"
+
+
+class Relay:
+    """A TCP relay between a client and a server that can be cut or go deaf, as a network does."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._server: asyncio.Server | None = None
+        self._pipes: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
+        self._open = asyncio.Event()
+        self._open.set()
+
+    async def start(self) -> str:
+        self._server = await asyncio.start_server(self._join, "127.0.0.1", 0)
+        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def deafen(self) -> None:
+        """From now on nothing passes, and nobody is told."""
+        self._open.clear()
+
+    def cut(self) -> None:
+        """Reset every connection."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        self.cut()
+        for pipe in self._pipes:
+            pipe.cancel()
+        if self._pipes:
+            await asyncio.wait(self._pipes)
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers += [writer, far_writer]
+        for pair in ((reader, far_writer), (far_reader, writer)):
+            pipe = asyncio.create_task(self._pipe(*pair))
+            self._pipes.add(pipe)
+
+    async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                await self._open.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()
+
+
+@pytest.fixture
+async def relays() -> AsyncIterator[Callable[[TlsWire], Awaitable[tuple[Relay, str]]]]:
+    made: list[Relay] = []
+
+    async def make(wire: TlsWire) -> tuple[Relay, str]:
+        relay = Relay(wire.port)
+        made.append(relay)
+        return relay, await relay.start()
+
+    yield make
+    for relay in made:
+        await relay.stop()

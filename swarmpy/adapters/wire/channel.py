@@ -71,7 +71,7 @@ class WireChannel:
         """Start reading, allowed to send `credit` bytes.
 
         With `accepted` false (the serving side), the first send or recv accepts the channel. `on_end` is
-        called once nothing of the channel runs any more.
+        called once nothing of the channel runs any more: it must let go of the connection.
         """
         self._accepted = accepted
         self._credit += credit
@@ -106,18 +106,20 @@ class WireChannel:
         """The next body; what arrived before the end is still given. Raises WireError after it."""
         await self.accept()
         while True:
-            if self._inbox:
-                if self._consumed * 2 < self._settings.window or self._end is not None:
-                    break
+            # Credit is granted when more is asked for, not when something was taken: by then the taker has
+            # shown that it goes on, and nothing needs to be awaited between taking a body and returning it.
+            if self._consumed * 2 >= self._settings.window and self._end is None:
                 granted, self._consumed = self._consumed, 0
                 # A failed write ends the channel, which the next turn sees: what arrived is still given.
                 with contextlib.suppress(WireError):
                     await self._write(codec.pack([codec.CREDIT, granted]))
-                continue
-            if self._end is not None:
+            elif self._inbox:
+                break
+            elif self._end is not None:
                 raise self._again()
-            self._arrived.clear()
-            await self._arrived.wait()
+            else:
+                self._arrived.clear()
+                await self._arrived.wait()
         # No await between here and the return: a cancelled recv loses nothing.
         body, size = self._inbox.popleft()
         self._waiting_bytes -= size

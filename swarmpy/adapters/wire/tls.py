@@ -153,7 +153,12 @@ class TlsWire:
             raise
         channel = WireChannel(socket, transport, peer, rule, self._settings, not_after)
         self._channels.add(channel)
-        channel.begin(credit, self._channels.discard)
+
+        def end(ended: WireChannel) -> None:
+            self._channels.discard(ended)
+            _release(socket)
+
+        channel.begin(credit, end)
         return channel
 
     def cut(self, node_id: str) -> None:
@@ -224,3 +229,9 @@ def _drop(socket: aiohttp.ClientWebSocketResponse[bool]) -> None:
     transport = _transport(socket)
     if transport is not None:
         transport.abort()
+    _release(socket)
+
+
+def _release(socket: aiohttp.ClientWebSocketResponse[bool]) -> None:
+    # After an abort aiohttp keeps the dead connection leased from its pool until this.
+    socket._response.close()
