@@ -1,0 +1,288 @@
+"""The engine: turns of the core with the disk as a barrier between what it decides and what it says.
+
+What belongs here: the loop, the barrier, snapshots in the background, and waiting for conditions. What does
+not: Raft (core.py) and what callers mean (node.py).
+
+A turn: what arrived goes into the core, the core ticks once, what it wrote goes to disk in one append and
+one sync, and only then its messages and callbacks go out, in order. While the disk works, nothing enters
+the core. An I/O error, a corrupt file or a broken invariant ends the engine before anything more goes out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from swarmpy.adapters.raft.config import Membership
+from swarmpy.adapters.raft.core import Core, Proposal
+from swarmpy.adapters.raft.journal import Batch
+from swarmpy.adapters.raft.pinned import FAIL_REASON, driving
+from swarmpy.adapters.raft.settings import RaftSettings
+from swarmpy.adapters.raft.state import LEADER, Drop, Outgoing, Send
+from swarmpy.adapters.raft.store import Snapshot, Store
+from swarmpy.adapters.raft.transport import Transport
+from swarmpy.ports import Disk
+
+logger = logging.getLogger(__name__)
+
+Event = Callable[[], None]
+"""Something for the core to do at the beginning of the next turn."""
+
+Change = tuple[Callable[[Membership], Membership], Callable[[int, Any, int], None]]
+
+
+class Engine:
+    """One running member. Ends by `stop`, or by itself with `failed` called with the reason."""
+
+    def __init__(
+        self,
+        core: Core,
+        store: Store,
+        disks: tuple[Disk, Disk],
+        settings: RaftSettings,
+        on_failed: Callable[[str], None],
+    ) -> None:
+        self.core = core
+        self.transport: Transport
+        self._store = store
+        self._disk, self._bulk = disks
+        self._settings = settings
+        self._on_failed = on_failed
+        self._events: deque[Event] = deque()
+        self._changes: deque[Change] = deque()
+        self._watchers: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._background: set[asyncio.Task[None]] = set()
+        self._snapshotting = False
+        self._snapshot_pause = 0.0
+        self._size_at_snapshot = core.log.size
+        self._dialled: tuple[int, Membership] | None = None
+        self._stopping = False
+        self._loop_task: asyncio.Task[None] | None = None
+        spread = core.surroundings.chance() / 5
+        self._snapshot_entries = int(settings.snapshot_entries * (1 + spread))
+
+    def start(self, transport: Transport) -> None:
+        """Begin."""
+        self.transport = transport
+        transport.start()
+        self._after_turn()
+        self._loop_task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Finish the turn, close the connections, fail who waits."""
+        self._stopping = True
+        self._wake.set()
+        tasks = list(self._background)
+        if self._loop_task is not None and self._loop_task is not asyncio.current_task():
+            await asyncio.wait({self._loop_task}, timeout=5.0)
+            tasks.append(self._loop_task)
+        await self.transport.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for _, future in self._watchers:
+            future.cancel()
+        self._watchers.clear()
+
+    # -------------------------------------------------- what comes in
+
+    def post(self, event: Event) -> None:
+        """Let the core do this in the next turn."""
+        self._events.append(event)
+        self._wake.set()
+
+    def propose(self, proposal: Proposal) -> None:
+        """Append in one of the next turns, when this member leads."""
+        self.core.proposals.append(proposal)
+        self._wake.set()
+
+    def change(self, change: Change) -> None:
+        """Change the membership as soon as the change before is committed."""
+        self._changes.append(change)
+        self._wake.set()
+
+    def backlog(self) -> int:
+        """Proposals that wait to be appended."""
+        return len(self.core.proposals)
+
+    async def message(self, peer: str, body: dict[str, Any]) -> None:
+        """From the transport: waits while too much waits for a turn."""
+        while len(self._events) >= self._settings.inbox and not self._stopping:
+            self._room.clear()
+            await self._room.wait()
+        self.post(partial(self.core.receive, peer, body))
+
+    def up(self, peer: str) -> None:
+        """From the transport."""
+        self.post(partial(self.core.connection_up, peer))
+
+    def down(self, peer: str) -> None:
+        """From the transport."""
+        self.post(partial(self.core.connection_down, peer))
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until the condition holds after some turn. Cancelled when the engine ends."""
+        if condition():
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (condition, future)
+        self._watchers.append(entry)
+        try:
+            await future
+        finally:
+            if entry in self._watchers:
+                self._watchers.remove(entry)
+
+    # -------------------------------------------------- the loop
+
+    async def _run(self) -> None:
+        try:
+            while not self._stopping:
+                await self._sleep()
+                await self._turn()
+        except Exception as error:
+            logger.exception("the log stops")
+            self._fail(error)
+            await self.transport.stop()
+
+    def _fail(self, error: Exception) -> None:
+        if not self._stopping:
+            self._stopping = True
+            why = str(error) or type(error).__name__
+            self._on_failed(f"the log stopped: {why}")
+
+    async def _sleep(self) -> None:
+        """Until an event, the core's next deadline, or the slow timer."""
+        if not self._wake.is_set():
+            left = self.core.next_deadline() - self.core.now
+            delay = min(max(left, 0.001), self._settings.tick)
+            timer = asyncio.get_running_loop().call_later(delay, self._wake.set)
+            try:
+                await self._wake.wait()
+            finally:
+                timer.cancel()
+        self._wake.clear()
+
+    async def _turn(self) -> None:
+        core = self.core
+        led_before = core.raft_state == LEADER
+        with driving(core.surroundings):
+            while self._events:
+                self._events.popleft()()
+            self._begin_changes()
+            core.tick()
+            core.ask_for_reads()
+            batch = core.log.take()
+            outgoing, core.outbox = core.outbox, []
+        self._room.set()
+        if batch is not None:
+            await self._barrier(batch, led_before=led_before)
+        self._deliver(outgoing)
+        self._after_turn()
+
+    async def _barrier(self, batch: Batch, *, led_before: bool) -> None:
+        """Wait until the batch is durable. A leader (whose term is durable) keeps its heart beating."""
+        write = asyncio.ensure_future(self._disk.work(partial(self._store.write, batch)))
+        while not write.done():
+            await asyncio.wait({write}, timeout=self._settings.heartbeat)
+            if not write.done() and led_before and self.core.raft_state == LEADER:
+                with driving(self.core.surroundings):
+                    self._deliver(self.core.pulse())
+        write.result()
+
+    def _deliver(self, outgoing: list[Outgoing] | list[Send]) -> None:
+        for item in outgoing:
+            if isinstance(item, Send):
+                self.transport.send(item.to, item.body)
+            elif isinstance(item, Drop):
+                self.transport.drop(item.to)
+            else:
+                item()
+
+    def _begin_changes(self) -> None:
+        core = self.core
+        while self._changes and (core.raft_state != LEADER or core.may_change()):
+            build, done = self._changes.popleft()
+            if core.raft_state != LEADER or not core.change_membership(build(core.membership), done):
+                core.outbox.append(partial(done, 0, None, FAIL_REASON.NOT_LEADER))
+
+    def _after_turn(self) -> None:
+        core = self.core
+        current = (core.membership_index, core.membership)
+        if self._dialled != current or core.removed:
+            self._dialled = current
+            others = [m for m in core.membership.members if m.id != core.me.id]
+            members = {} if core.removed else {m.id: m.address for m in others}
+            self.transport.set_members(members)
+        if core.proposals and core.transfer_to is None:
+            self._wake.set()  # more was waiting than fits one turn
+        self._snapshot_if_due()
+        if core.blob_wanted:
+            core.blob_wanted = False
+            self._spawn(self._read_blob())
+        ready = [(c, f) for c, f in self._watchers if f.done() or c()]
+        for condition, future in ready:
+            self._watchers.remove((condition, future))
+            if not future.done():
+                future.set_result(None)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    # -------------------------------------------------- snapshots
+
+    def _snapshot_if_due(self) -> None:
+        core = self.core
+        entries = core.applied_index - core.log.snapshot_index
+        grown = core.log.size - self._size_at_snapshot
+        due = entries >= self._snapshot_entries or (entries > 0 and grown > self._settings.snapshot_bytes)
+        if due and not self._snapshotting and core.now >= self._snapshot_pause:
+            self._snapshotting = True
+            index = core.applied_index
+            term = core.log.term_at(index)
+            assert term is not None
+            encode = core.machine.save()
+            self._spawn(self._snapshot(index, term, core.membership_at(index), encode))
+
+    async def _snapshot(
+        self, index: int, term: int, membership: Membership, encode: Callable[[], bytes]
+    ) -> None:
+        def job() -> None:
+            blob = Snapshot(index, term, membership, encode()).to_blob()
+            self._store.save_snapshot(index, blob)
+
+        try:
+            await self._bulk.work(job)
+        except OSError as error:
+            logger.warning("the snapshot at %d was not stored, will try again: %s", index, error)
+            self._snapshot_pause = self.core.now + self._settings.snapshot_retry
+        else:
+            self.post(partial(self._snapshot_stored, index))
+        finally:
+            self._snapshotting = False
+
+    def _snapshot_stored(self, index: int) -> None:
+        core = self.core
+        if index > core.log.snapshot_index:
+            core.log.snapshot_stored(index, self._settings.keep_entries, self._settings.keep_bytes)
+            core.forget_memberships(index)
+            core.blob = None
+        self._size_at_snapshot = core.log.size
+
+    async def _read_blob(self) -> None:
+        """Read the newest snapshot for a member that needs it."""
+        try:
+            found = await self._bulk.work(self._store.read_blob)
+        except (OSError, ValueError) as error:
+            self._fail(error)
+            return
+        if found is not None:
+            self.post(partial(self.core.give_blob, *found))

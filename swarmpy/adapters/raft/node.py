@@ -1,0 +1,421 @@
+"""RaftLog: the replicated log as ports.Log.
+
+What belongs here: what callers see: proposals, reads, membership, status, starting and stopping. What does
+not: the turns (engine.py), Raft (core.py), the disk's layout (store.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from swarmpy.adapters.raft.config import REGULAR, Membership
+from swarmpy.adapters.raft.core import ApplyFailed, Core, Proposal
+from swarmpy.adapters.raft.engine import Engine
+from swarmpy.adapters.raft.journal import BASE, Journal, LogImage
+from swarmpy.adapters.raft.pinned import FAIL_REASON, RaftNode, Surroundings, driving
+from swarmpy.adapters.raft.seal import Sealer
+from swarmpy.adapters.raft.settings import RaftSettings
+from swarmpy.adapters.raft.state import CANDIDATE, LEADER
+from swarmpy.adapters.raft.store import Snapshot, Store
+from swarmpy.adapters.raft.transport import Transport
+from swarmpy.ports import (
+    AmbiguousError,
+    Clock,
+    Disk,
+    Entropy,
+    LogError,
+    LogRole,
+    LogStatus,
+    Machine,
+    Member,
+    NoQuorumError,
+    NotLeaderError,
+    Wire,
+)
+
+T = TypeVar("T")
+
+
+class MembershipError(LogError):
+    """A change of the membership was refused; the message says why and what would help."""
+
+
+class ApplyError(LogError):
+    """The entry was committed, but the machine raised on it (a bug in the machine)."""
+
+
+class RaftLog:
+    """A member of a Raft cluster. See ports.Log.
+
+    A new cluster starts with `bootstrap_members` (the same everywhere; usually just this member); a joining
+    member starts without and with an empty disk, and waits as a learner until a leader adds it. After
+    that the members come from the disk only, and the argument is ignored. `bulk` may be a second Disk on
+    the same folder for slow work (snapshots), so that it does not delay the journal.
+    """
+
+    def __init__(  # noqa: PLR0913 - one for each port and the identity
+        self,
+        self_id: str,
+        address: str,
+        disk: Disk,
+        wire: Wire,
+        clock: Clock,
+        entropy: Entropy,
+        machine: Machine,
+        sealer: Sealer,
+        *,
+        bootstrap_members: Sequence[Member] | None = None,
+        settings: RaftSettings | None = None,
+        folder: str = "raft",
+        bulk: Disk | None = None,
+    ) -> None:
+        self.self_id = self_id
+        self.address = address
+        self.failed = asyncio.Event()
+        """Set when the log stopped by itself; `failure` says why. It may be started again."""
+        self.failure: str | None = None
+        self._disks = (disk, bulk or disk)
+        self._wire = wire
+        self._clock = clock
+        self._entropy = entropy
+        self._machine = machine
+        self._sealer = sealer
+        self._bootstrap = tuple(bootstrap_members or ())
+        self._settings = settings or RaftSettings()
+        self._folder = folder
+        self._engine: Engine | None = None
+        self._blank: bytes | None = None
+        self._changing = asyncio.Lock()
+        self._room = asyncio.Condition()
+        self._waiters: set[asyncio.Future[Any]] = set()
+        self._ended = asyncio.Event()
+
+    # -------------------------------------------------- life
+
+    async def start(self) -> None:
+        """Recover from disk and take part. Raises OSError, or CorruptError with a sentence."""
+        if self._engine is not None:
+            raise RuntimeError("the log is running")
+        store = self._new_store()
+        found = await self._disks[0].work(store.open)
+        image = found.image
+        if found.fresh:
+            image = self._first_image()
+            await self._disks[0].work(lambda: store.create(image))
+        self._load_machine(found.snapshot)
+        surroundings = Surroundings(
+            self._clock.monotonic, lambda: self._entropy.uniform(0.0, 1.0), Journal(image)
+        )
+        with driving(surroundings):
+            core = Core(self.self_id, surroundings, self._machine, self._settings, found.snapshot)
+        self.failed.clear()
+        self.failure = None
+        self._ended = asyncio.Event()
+        engine = Engine(core, store, self._disks, self._settings, self._on_failed)
+        transport = Transport(self.self_id, self._wire, self._entropy, self._settings, engine)
+        self._engine = engine
+        engine.start(transport)
+
+    def _new_store(self) -> Store:
+        return Store(self._disks[0], self._folder, self._sealer, self.self_id)
+
+    def _first_image(self) -> LogImage:
+        if not self._bootstrap:
+            return LogImage(0, None, (BASE,))
+        entry = (Membership.of(self._bootstrap).to_entry(), 2, 1)
+        return LogImage(1, None, (BASE, entry))
+
+    def _load_machine(self, snapshot: Snapshot | None) -> None:
+        """The machine starts from the snapshot, or as it was before the first start."""
+        if self._blank is None:
+            self._blank = self._machine.save()()
+        self._machine.load(self._blank if snapshot is None else snapshot.image)
+
+    async def stop(self) -> None:
+        """Stop taking part; nothing acknowledged is lost. Stopping twice is fine."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.stop()
+        self._fail_waiters()
+
+    def _on_failed(self, reason: str) -> None:
+        self.failure = reason
+        self.failed.set()
+        self._fail_waiters()
+
+    def _fail_waiters(self) -> None:
+        self._ended.set()
+        for future in list(self._waiters):
+            if not future.done():
+                future.set_exception(AmbiguousError("the log of this manager stopped"))
+
+    async def recover_alone(self) -> None:
+        """With the log stopped: keep all that is on disk and make this member the only one.
+
+        For a cluster that lost its majority for good. The ids of all other members are spent: they are
+        refused if they come back. Call `start` afterwards.
+        """
+        if self._engine is not None:
+            raise RuntimeError("stop the log before recovering it alone")
+        store = self._new_store()
+        found = await self._disks[0].work(store.open)
+        if found.fresh:
+            raise MembershipError(
+                "there is nothing to recover: this manager has no log; start a new cluster instead"
+            )
+        membership = found.snapshot.membership if found.snapshot else Membership()
+        for command, _, _ in found.image.entries:
+            membership = Membership.from_entry(command) or membership
+        others = [m.id for m in membership.members if m.id != self.self_id]
+        alone = membership.without(others).with_member(Member(self.self_id, self.address))
+        term = found.image.term + 1
+        entry = (alone.to_entry(), found.image.entries[-1][1] + 1, term)
+        image = LogImage(term, None, (*found.image.entries, entry), found.image.snapshot_index)
+        await self._disks[0].work(lambda: store.create(image))
+
+    # -------------------------------------------------- status
+
+    def status(self) -> LogStatus:
+        """The present view."""
+        if self._engine is None or self.failure is not None:
+            return LogStatus(LogRole.STOPPED, 0, None, 0, 0, ())
+        core = self._engine.core
+        return LogStatus(
+            role=self._role(core),
+            term=core.term,
+            leader=None if core.leader is None else str(core.leader.id),
+            commit_index=core.commit_index,
+            applied_index=core.applied_index,
+            members=core.membership.members,
+            reachable=core.reachable(),
+        )
+
+    @staticmethod
+    def _role(core: Core) -> LogRole:
+        if core.removed:
+            return LogRole.REMOVED
+        if core.raft_state == LEADER:
+            return LogRole.LEADER
+        if not core.is_voter():
+            return LogRole.LEARNER
+        campaigning = core.raft_state == CANDIDATE or core.prevotes
+        return LogRole.CANDIDATE if campaigning else LogRole.FOLLOWER
+
+    async def wait_status(self, seen: LogStatus | None) -> LogStatus:
+        """Return as soon as role, term, leader or members differ from `seen`."""
+
+        def key(status: LogStatus) -> tuple[Any, ...]:
+            return (status.role, status.term, status.leader, status.members)
+
+        while seen is not None and key(self.status()) == key(seen):
+            engine = self._engine
+            if engine is None or self.failure is not None:
+                raise NoQuorumError(self.failure or "the log is stopped")
+            await self._or_end(engine.until(lambda: key(self.status()) != key(seen)))
+        return self.status()
+
+    # -------------------------------------------------- entries
+
+    async def propose(self, entry: bytes, *, timeout: float = 10.0) -> tuple[int, Any]:
+        """Append, replicate, commit, apply; returns (index, what Machine.apply returned).
+
+        Raises ValueError for an entry that is too large, NotLeaderError (definitely not appended),
+        AmbiguousError, or ApplyError.
+        """
+        if len(entry) > self._settings.max_entry:
+            raise ValueError(
+                f"the change has {len(entry)} bytes, more than the {self._settings.max_entry} that fit "
+                "one log entry; make it smaller or split it"
+            )
+        engine = self._leading()
+        future: asyncio.Future[tuple[int, Any]] = asyncio.get_running_loop().create_future()
+        self._waiters.add(future)
+        try:
+            async with asyncio.timeout(timeout):
+                await self._wait_for_room(engine)
+                engine.propose(Proposal(REGULAR + entry, self._settle(future)))
+                return await future
+        except TimeoutError:
+            raise AmbiguousError(
+                f"the change was not confirmed by a majority of managers within {timeout:g} s; it may "
+                "or may not take effect"
+            ) from None
+        finally:
+            self._waiters.discard(future)
+
+    async def _wait_for_room(self, engine: Engine) -> None:
+        if engine.backlog() >= self._settings.proposals:
+            await self._or_end(engine.until(lambda: engine.backlog() < self._settings.proposals))
+
+    def _settle(self, future: asyncio.Future[tuple[int, Any]]) -> Callable[[int, Any, int], None]:
+        """A callback for the core that resolves the future."""
+
+        def done(index: int, result: Any, reason: int) -> None:
+            if future.done():
+                return
+            if reason == FAIL_REASON.NOT_LEADER:
+                future.set_exception(NotLeaderError(self.status().leader))
+            elif reason != FAIL_REASON.SUCCESS:
+                future.set_exception(
+                    AmbiguousError(
+                        "the leadership was lost before the change was confirmed; it may or may not "
+                        "take effect"
+                    )
+                )
+            elif isinstance(result, ApplyFailed):
+                future.set_exception(ApplyError(f"entry {index} failed: {result.reason}"))
+            else:
+                future.set_result((index, result))
+
+        return done
+
+    async def read_index(self, *, timeout: float = 5.0) -> int:
+        """Prove leadership to a majority; see ports.Log. Raises NotLeaderError or NoQuorumError."""
+        engine = self._leading()
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def done(index: int | None) -> None:
+            if future.done():
+                return
+            if index is None:
+                future.set_exception(NotLeaderError(self.status().leader))
+            else:
+                future.set_result(index)
+
+        engine.post(lambda: engine.core.read(done))
+        return await self._in_time(
+            self._or_end(future), timeout, "a majority of managers did not confirm this leader"
+        )
+
+    async def wait_applied(self, index: int, *, timeout: float = 5.0) -> None:
+        """Return once this member applied `index`. Raises NoQuorumError after `timeout`."""
+        engine = self._running()
+        core = engine.core
+        await self._in_time(
+            self._or_end(engine.until(lambda: core.applied_index >= index)),
+            timeout,
+            f"entry {index} did not reach this manager",
+        )
+
+    # -------------------------------------------------- membership
+
+    async def add_member(self, member: Member, *, timeout: float = 30.0) -> None:
+        """Add as learner, promote to voter when caught up. One change at a time.
+
+        When it times out half-way the member stays a learner (harmless to the quorum); calling again
+        goes on. Raises MembershipError, NotLeaderError, NoQuorumError or AmbiguousError.
+        """
+        await self._in_time(
+            self._add(member), timeout, f"manager {member.id} did not catch up (still a learner)"
+        )
+
+    async def _add(self, member: Member) -> None:
+        async with self._changing:
+            engine = self._leading()
+            core = engine.core
+            self._check_new(core.membership, member)
+            learner = Member(member.id, member.address, voter=False)
+            if core.membership.find(member.id) is None:
+                await self._change(engine, lambda m: m.with_member(learner))
+            if member.voter and member != core.membership.find(member.id):
+                await self._or_end(
+                    engine.until(lambda: core.raft_state != LEADER or core.caught_up(member.id))
+                )
+                await self._change(engine, lambda m: m.with_member(member))
+
+    @staticmethod
+    def _check_new(membership: Membership, member: Member) -> None:
+        if member.id in membership.removed:
+            raise MembershipError(
+                f"manager {member.id} was removed from this cluster and its id is never used again; "
+                "join it as a new manager with an empty directory"
+            )
+        taken = [m.id for m in membership.members if m.address == member.address]
+        if taken and taken != [member.id]:
+            raise MembershipError(
+                f"the address {member.address} belongs to manager {taken[0]}; remove that one first"
+            )
+
+    async def remove_member(self, member_id: str, *, timeout: float = 10.0) -> None:
+        """Remove. Raises MembershipError for the leader itself and when the rest had no quorum."""
+        await self._in_time(
+            self._remove(member_id), timeout, "a majority of managers did not confirm the removal"
+        )
+
+    async def _remove(self, member_id: str) -> None:
+        async with self._changing:
+            engine = self._leading()
+            core = engine.core
+            if member_id == self.self_id:
+                raise MembershipError(
+                    "the leader cannot remove itself; hand leadership to another manager first"
+                )
+            if core.membership.find(member_id) is None:
+                raise MembershipError(f"{member_id} is not a manager of this cluster")
+            rest = core.membership.without([member_id]).voters()
+            up = core.reachable().intersection(rest)
+            if len(up) * 2 <= len(rest):
+                raise MembershipError(
+                    f"removing {member_id} would leave {len(up)} reachable of {len(rest)} managers, "
+                    "which is no majority; bring another manager back first"
+                )
+            await self._change(engine, lambda m: m.without([member_id]))
+
+    async def _change(self, engine: Engine, build: Callable[[Membership], Membership]) -> None:
+        future: asyncio.Future[tuple[int, Any]] = asyncio.get_running_loop().create_future()
+        engine.change((build, self._settle(future)))
+        await self._or_end(future)
+
+    async def transfer(self, member_id: str | None = None, *, timeout: float = 5.0) -> None:
+        """Hand leadership over; proposals wait meanwhile. Raises MembershipError or NoQuorumError."""
+        engine = self._leading()
+        core = engine.core
+        target = member_id or core.best_successor()
+        if target is None or RaftNode(target) not in core.voters:
+            raise MembershipError(
+                f"{target or 'no other manager'} cannot take over: a reachable voting manager is needed"
+            )
+        try:
+            core.transfer_to = target
+            await self._in_time(
+                self._or_end(engine.until(lambda: core.leader not in {None, core.me})),
+                timeout,
+                f"manager {target} did not take over",
+            )
+        finally:
+            core.transfer_to = None
+
+    # -------------------------------------------------- inside
+
+    def _running(self) -> Engine:
+        if self._engine is None or self.failure is not None:
+            raise NotLeaderError(None)
+        return self._engine
+
+    def _leading(self) -> Engine:
+        engine = self._running()
+        if engine.core.raft_state != LEADER:
+            raise NotLeaderError(self.status().leader)
+        return engine
+
+    async def _in_time(self, work: Awaitable[T], timeout: float, what: str) -> T:
+        try:
+            async with asyncio.timeout(timeout):
+                return await work
+        except TimeoutError:
+            raise NoQuorumError(f"{what} within {timeout:g} s") from None
+
+    async def _or_end(self, work: Awaitable[T]) -> T:
+        """Wait for the work, or for the log to end."""
+        task = asyncio.ensure_future(work)
+        ended = asyncio.ensure_future(self._ended.wait())
+        try:
+            await asyncio.wait({task, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise NoQuorumError(self.failure or "the log of this manager stopped")
+        finally:
+            ended.cancel()
+            task.cancel()

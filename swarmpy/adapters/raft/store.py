@@ -1,0 +1,280 @@
+"""The log on disk: generations of the journal, and snapshots.
+
+What belongs here: files, their names, their order of becoming durable, recovery. What does not: when to
+write (node.py) and what (journal.py). Everything here blocks: it runs inside `Disk.work`.
+
+A journal file is one generation, `journal/<number>.log`: a base (a whole log) and then appended records.
+It is only ever appended to. Starting, trimming and installing a snapshot write a new generation beside it
+(`Disk.replace`: aside, synced, renamed, folder synced) and then remove the old one. Each start does it too,
+so that nothing is ever appended behind a torn tail, or to pages whose sync failed before the restart.
+
+Snapshots are `snapshot/<index>.img`; a generation names the snapshot it relies on, which is durable first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from swarmpy.adapters.raft.config import Membership
+from swarmpy.adapters.raft.frames import CorruptError, FrameWriter, read_frames
+from swarmpy.adapters.raft.journal import BASE, CUT, ENTRY, TERM, Batch, Entry, LogImage, Record
+from swarmpy.adapters.raft.seal import Sealer
+from swarmpy.ports import Disk
+
+_FORMAT = 1
+_BASE_FRAME = 4 * 1024 * 1024
+"""The base of a generation is written in frames of about this size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The machine's state after the entry at `index`, and the membership then."""
+
+    index: int
+    term: int
+    membership: Membership
+    image: bytes
+
+    def to_blob(self) -> bytes:
+        """As bytes, for the disk and for other members."""
+        head = [_FORMAT, self.index, self.term, self.membership.to_wire(), self.image]
+        blob: bytes = msgpack.packb(head)
+        return blob
+
+    @staticmethod
+    def from_blob(blob: bytes) -> Snapshot:
+        """From `to_blob`. Raises ValueError."""
+        try:
+            form, index, term, membership, image = msgpack.unpackb(blob, max_bin_len=len(blob))
+        except Exception as error:  # msgpack raises half a dozen unrelated classes
+            raise ValueError("not a snapshot") from error
+        if form != _FORMAT or type(index) is not int or type(term) is not int:
+            raise ValueError("not a snapshot of a known format")
+        if type(image) is not bytes:
+            raise ValueError("not a snapshot: the image is missing")
+        return Snapshot(index, term, Membership.from_wire(membership), image)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What the disk holds: `fresh` when it held nothing."""
+
+    image: LogImage
+    snapshot: Snapshot | None
+    fresh: bool
+
+
+class Store:
+    """One member's files in `folder` of `disk`. Its methods block and raise OSError or CorruptError."""
+
+    def __init__(self, disk: Disk, folder: str, sealer: Sealer, node_id: str) -> None:
+        self._disk = disk
+        self._journals = f"{folder}/journal"
+        self._snapshots = f"{folder}/snapshot"
+        self._sealer = sealer
+        self._node_id = node_id
+        self._generation = 0
+        self._writer: FrameWriter | None = None
+
+    # -------------------------------------------------- recovery
+
+    def open(self) -> Recovered:
+        """Read everything, refuse damage, and start a new generation with what was found."""
+        self._disk.mkdir(self._journals)
+        self._disk.mkdir(self._snapshots)
+        journals = self._numbered(self._journals, ".log")
+        snapshot = self.load_snapshot()
+        if not journals:
+            if snapshot is not None:
+                raise CorruptError(
+                    f"the journal in {self._journals} is missing although there is a snapshot: this "
+                    "manager's votes are forgotten; remove it and join again with an empty directory"
+                )
+            return Recovered(LogImage(0, None, (BASE,)), None, fresh=True)
+        self._generation = journals[-1]
+        image = self._replay(journals[-1])
+        if image.snapshot_index and (snapshot is None or snapshot.index < image.snapshot_index):
+            raise CorruptError(
+                f"the snapshot {image.snapshot_index} that the journal relies on is missing from "
+                f"{self._snapshots}; remove this manager and join it again with an empty directory"
+            )
+        image = _join(image, snapshot)
+        self._rewrite(image)
+        return Recovered(image, snapshot, fresh=False)
+
+    def load_snapshot(self) -> Snapshot | None:
+        """The newest snapshot. Raises CorruptError."""
+        found = self.read_blob()
+        if found is None:
+            return None
+        index, blob = found
+        name = self._snapshot_name(index)
+        try:
+            snapshot = Snapshot.from_blob(blob)
+        except ValueError as error:
+            raise CorruptError(f"the snapshot {name} is damaged: {error}") from error
+        if snapshot.index != index:
+            raise CorruptError(f"the snapshot {name} is really that of index {snapshot.index}")
+        return snapshot
+
+    def read_blob(self) -> tuple[int, bytes] | None:
+        """Index and content of the newest snapshot. Raises CorruptError."""
+        found = self._numbered(self._snapshots, ".img")
+        if not found:
+            return None
+        index = found[-1]
+        name = self._snapshot_name(index)
+        frames = read_frames(self._disk.read(name), self._sealer, self._snapshot_context(index), what=name)
+        return index, b"".join(payload for _, payload in frames)
+
+    def _replay(self, generation: int) -> LogImage:
+        name = self._journal_name(generation)
+        data = self._disk.read(name)
+        replay: _Replay | None = None
+        for number, payload in read_frames(data, self._sealer, self._journal_context(generation), what=name):
+            records = msgpack.unpackb(payload, max_bin_len=len(payload))
+            if replay is None:
+                replay = _Replay(name, self._node_id, records.pop(0))
+            for record in records:
+                replay.feed(record)
+            replay.frames = number + 1
+        if replay is None or replay.frames < replay.base_frames:
+            raise CorruptError(
+                f"the journal {name} is cut short inside its base; remove this manager and join it "
+                "again with an empty directory"
+            )
+        return replay.image()
+
+    def _numbered(self, folder: str, suffix: str) -> list[int]:
+        names = [name for name in self._disk.list(folder) if name.endswith(suffix)]
+        return sorted(int(name.removesuffix(suffix), 16) for name in names if len(name) == 20)
+
+    # -------------------------------------------------- writing
+
+    def write(self, batch: Batch) -> None:
+        """Make a turn's batch durable."""
+        if batch.snapshot is not None:
+            self.save_snapshot(*batch.snapshot)
+        if batch.image is not None:
+            self._rewrite(batch.image)
+            return
+        if self._writer is None:
+            raise OSError("the journal is not open")
+        name = self._journal_name(self._generation)
+        self._disk.append(name, self._writer.frame(msgpack.packb(batch.records)))
+        self._disk.sync(name)
+
+    def save_snapshot(self, index: int, blob: bytes) -> None:
+        """Make a snapshot durable; the ones before it go when the next generation is written."""
+        writer = FrameWriter(self._sealer, self._snapshot_context(index))
+        parts = [blob[at : at + _BASE_FRAME] for at in range(0, len(blob), _BASE_FRAME)]
+        self._disk.replace(self._snapshot_name(index), b"".join(map(writer.frame, parts)))
+
+    def create(self, image: LogImage) -> None:
+        """Start the journal of a new member."""
+        self._rewrite(image)
+
+    def _rewrite(self, image: LogImage) -> None:
+        """A new generation that begins with `image`; what it makes useless is removed."""
+        generation = self._generation + 1
+        writer = FrameWriter(self._sealer, self._journal_context(generation))
+        groups = _grouped(image.entries)
+        base = [_FORMAT, self._node_id, len(groups), image.term, image.vote, image.snapshot_index]
+        groups[0].insert(0, base)
+        data = b"".join(writer.frame(msgpack.packb(group)) for group in groups)
+        self._disk.replace(self._journal_name(generation), data)
+        self._generation, self._writer = generation, writer
+        for old in self._numbered(self._journals, ".log"):
+            if old < generation:
+                self._disk.unlink(self._journal_name(old))
+        for index in self._numbered(self._snapshots, ".img"):
+            if index < image.snapshot_index:
+                self._disk.unlink(self._snapshot_name(index))
+
+    # -------------------------------------------------- names
+
+    def _journal_name(self, generation: int) -> str:
+        return f"{self._journals}/{generation:016x}.log"
+
+    def _snapshot_name(self, index: int) -> str:
+        return f"{self._snapshots}/{index:016x}.img"
+
+    def _journal_context(self, generation: int) -> bytes:
+        return b"\x00".join([b"swarmpy journal", self._node_id.encode(), b"%016x" % generation])
+
+    def _snapshot_context(self, index: int) -> bytes:
+        return b"\x00".join([b"swarmpy snapshot", self._node_id.encode(), b"%016x" % index])
+
+
+class _Replay:
+    """Rebuilds a log from the records of one generation, refusing what cannot follow."""
+
+    def __init__(self, name: str, node_id: str, base: Any) -> None:
+        try:
+            form, owner, self.base_frames, self._term, self._vote, self._snapshot_index = base
+        except (TypeError, ValueError) as error:
+            raise CorruptError(f"the journal {name} does not begin with a base") from error
+        if form != _FORMAT:
+            raise CorruptError(f"the journal {name} has the unknown format {form}")
+        if owner != node_id:
+            raise CorruptError(f"the journal {name} belongs to manager {owner}, not to {node_id}")
+        self._name = name
+        self._entries: list[Entry] = []
+        self.frames = 0
+
+    def feed(self, record: Record) -> None:
+        """Apply one record. Raises CorruptError when it cannot follow the ones before."""
+        kind = record[0]
+        if kind == ENTRY:
+            _, index, term, command = record
+            last = self._entries[-1] if self._entries else None
+            if last is not None and (index != last[1] + 1 or term < last[2]):
+                raise CorruptError(f"the journal {self._name} has a gap before entry {index}")
+            self._entries.append((command, index, term))
+        elif kind == CUT:
+            position = record[1] - self._entries[0][1]
+            if not 0 < position <= len(self._entries):
+                raise CorruptError(f"the journal {self._name} cuts at {record[1]}, which it lacks")
+            del self._entries[position:]
+        elif kind == TERM:
+            if record[1] < self._term:
+                raise CorruptError(f"the journal {self._name} goes back to term {record[1]}")
+            self._term, self._vote = record[1], record[2]
+        else:
+            raise CorruptError(f"the journal {self._name} has a record of unknown kind {kind}")
+
+    def image(self) -> LogImage:
+        """The log."""
+        if not self._entries:
+            raise CorruptError(f"the journal {self._name} has no entries")
+        return LogImage(self._term, self._vote, tuple(self._entries), self._snapshot_index)
+
+
+def _join(image: LogImage, snapshot: Snapshot | None) -> LogImage:
+    """The log after a snapshot that is newer than the journal knows (a crash came between the two)."""
+    if snapshot is None or snapshot.index == image.snapshot_index:
+        return image
+    first = image.entries[0][1]
+    position = snapshot.index - first
+    agrees = position < len(image.entries) and image.entries[position][2] == snapshot.term
+    base: Entry = (BASE[0], snapshot.index, snapshot.term)
+    entries = image.entries if agrees else (base,)
+    if snapshot.term > image.term:
+        return LogImage(snapshot.term, None, entries, snapshot.index)
+    return LogImage(image.term, image.vote, entries, snapshot.index)
+
+
+def _grouped(entries: tuple[Entry, ...]) -> list[list[Record]]:
+    """Entries as records, in groups of about one frame."""
+    groups: list[list[Record]] = [[]]
+    size = 0
+    for command, index, term in entries:
+        if size > _BASE_FRAME:
+            groups.append([])
+            size = 0
+        groups[-1].append([ENTRY, index, term, command])
+        size += len(command) + 32
+    return groups
