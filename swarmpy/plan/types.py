@@ -17,6 +17,14 @@ class Plan:
     wake_at: int | None = None
 
 
+def merged(plans: Iterable[Plan]) -> Plan:
+    """Several plans as one: all changes in order, the earliest instant."""
+    every = list(plans)
+    return Plan(
+        tuple(change for one in every for change in one.changes), earliest(one.wake_at for one in every)
+    )
+
+
 def earliest(instants: Iterable[int | None]) -> int | None:
     """The earliest of the instants that are set."""
     return min((instant for instant in instants if instant is not None), default=None)

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar, cast
 import msgspec
 
 from swarmpy.model import codec
+from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.objects import AnyObject, Cluster, Node, Object, Service, Task, kind_of
 from swarmpy.state.changes import Batch, Change, Put, Request
 
@@ -67,6 +68,7 @@ class Snapshot:
     requests: Mapping[str, Request] = field(default_factory=dict)
     _by_service: Index = field(default_factory=dict)
     _by_node: Index = field(default_factory=dict)
+    _unplaced: Mapping[str, Task] = field(default_factory=dict)
     _names: Mapping[str, str] = field(default_factory=dict)
 
     def service_named(self, name: str) -> Service | None:
@@ -86,6 +88,28 @@ class Snapshot:
 
     def node_tasks(self, node_id: str) -> Mapping[str, Task] | None:
         """The node's tasks as stored: the same object as long as none of them changed."""
+        return self._by_node.get(node_id)
+
+    def has_tasks_on(self, node_id: str) -> bool:
+        """Whether the node has any task, ended ones included."""
+        return node_id in self._by_node
+
+    def lost_nodes(self) -> list[str]:
+        """Ids of nodes that are no longer members but still have tasks, sorted."""
+        return sorted(key for key in self._by_node if key not in self.nodes)
+
+    def unplaced(self) -> list[Task]:
+        """Tasks that are not yet assigned (observed state before ASSIGNED), by id."""
+        rows = self._unplaced
+        return [rows[key] for key in sorted(rows)]
+
+    def bucket(self, service_id: str) -> Mapping[str, Task] | None:
+        """The tasks of a service as one shared mapping: the same object for as long as none of them
+        changed, so that a reader can tell cheaply that nothing happened."""
+        return self._by_service.get(service_id)
+
+    def bucket_on(self, node_id: str) -> Mapping[str, Task] | None:
+        """The tasks of a node as one shared mapping, like `bucket`."""
         return self._by_node.get(node_id)
 
     def orphan_services(self) -> list[str]:
@@ -121,6 +145,7 @@ class _Editor:
         self.tables: dict[str, dict[str, Object]] = {}
         self.by_service: dict[str, Mapping[str, Task]] | None = None
         self.by_node: dict[str, Mapping[str, Task]] | None = None
+        self.unplaced: dict[str, Task] | None = None
         self.names: dict[str, str] | None = None
         self.fresh: set[tuple[str, str]] = set()
 
@@ -137,6 +162,7 @@ class _Editor:
             tasks=self._table("task", base.tasks),
             _by_service=base._by_service if self.by_service is None else self.by_service,
             _by_node=base._by_node if self.by_node is None else self.by_node,
+            _unplaced=base._unplaced if self.unplaced is None else self.unplaced,
             _names=base._names if self.names is None else self.names,
         )  # fmt: skip
 
@@ -166,23 +192,31 @@ class _Editor:
             if old is not None and cast("Task", old).node_id != item.node_id:
                 self._unlink_node(cast("Task", old))
             self._link(item)
+            self._place(item)
         elif isinstance(item, Service):
             names = self._names()
             if old is not None:
-                names.pop(cast("Service", old).name.lower(), None)
+                self._forget_name(cast("Service", old))
             names[item.name.lower()] = item.id
 
     def _delete(self, kind: str, key: str) -> None:
         old = self._rows(kind).pop(key, None)
         if isinstance(old, Task):
             self._unlink_node(old)
+            if old.id in self._open():
+                del self._open()[old.id]
             buckets = self._service_buckets()
             bucket = self._bucket(buckets, "service", old.service_id)
             bucket.pop(old.id, None)
             if not bucket:
                 del buckets[old.service_id]
         elif isinstance(old, Service):
-            self._names().pop(old.name.lower(), None)
+            self._forget_name(old)
+
+    def _forget_name(self, service: Service) -> None:
+        names = self._names()
+        if names.get(service.name.lower()) == service.id:
+            del names[service.name.lower()]
 
     def _names(self) -> dict[str, str]:
         if self.names is None:
@@ -211,6 +245,17 @@ class _Editor:
         self._bucket(self._service_buckets(), "service", task.service_id)[task.id] = task
         if task.node_id:
             self._bucket(self._node_buckets(), "node", task.node_id)[task.id] = task
+
+    def _open(self) -> dict[str, Task]:
+        if self.unplaced is None:
+            self.unplaced = dict(self.base._unplaced)
+        return self.unplaced
+
+    def _place(self, task: Task) -> None:
+        if task.status.state < TaskState.ASSIGNED:
+            self._open()[task.id] = task
+        elif task.id in (self.base._unplaced if self.unplaced is None else self.unplaced):
+            del self._open()[task.id]
 
     def _unlink_node(self, task: Task) -> None:
         if not task.node_id:
@@ -277,5 +322,6 @@ def load(data: bytes) -> Snapshot:
         tasks=Table({task.id: task for task in image.tasks}),
         requests={request.id: request for request in image.requests},
         _by_service=by_service, _by_node=by_node,
+        _unplaced={task.id: task for task in image.tasks if task.status.state < TaskState.ASSIGNED},
         _names={service.name.lower(): service.id for service in image.services},
     )  # fmt: skip

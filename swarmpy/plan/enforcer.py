@@ -1,0 +1,95 @@
+"""The constraint enforcer: a task leaves a node that no longer fits it (labels, role or size changed).
+
+What belongs here: judging tasks that run against their node as it is now. What does not: draining and lost
+nodes (restart.py), services whose constraints changed (rollout.py moves their tasks at its own pace),
+global services (global_.py).
+"""
+
+from __future__ import annotations
+
+from swarmpy.model.lifecycle import Availability, TaskState
+from swarmpy.model.objects import Node, Service, Task
+from swarmpy.plan import constraints
+from swarmpy.plan.slots import availability, is_job, reachable, with_state
+from swarmpy.plan.types import Plan
+from swarmpy.state.changes import Change, Put
+from swarmpy.state.snapshot import Snapshot
+
+MESSAGE_ENFORCED = "task rejected by constraint enforcer"
+ERR_ENFORCED = "assigned node no longer meets constraints"
+_UNKNOWN = 1 << 62
+
+
+def plan(now: int, world: Snapshot) -> Plan:
+    """All services and nodes."""
+    changes: list[Change] = []
+    gone: set[str] = set()
+    for service in world.services:
+        for change in of_service(now, world, service).changes:
+            changes.append(change)
+            gone.add(change.item.id if isinstance(change, Put) else change.id)
+    for node in world.nodes:
+        changes += [
+            change for change in of_node(now, world, node).changes
+            if isinstance(change, Put) and change.item.id not in gone
+        ]  # fmt: skip
+    return Plan(tuple(changes))
+
+
+def of_service(now: int, world: Snapshot, service: Service) -> Plan:
+    """Tasks of one service whose node no longer satisfies the service's constraints are rejected."""
+    texts = service.view.task_template.placement.constraints
+    if not texts or service.view.is_global or is_job(service):
+        return Plan()
+    changes: list[Change] = []
+    allowed: dict[str, bool] = {}
+    for task in world.tasks_of(service.id):
+        node = world.nodes.get(task.node_id)
+        if node is None or not _held(task) or not _enforced(node):
+            continue
+        # A task with other constraints is of an older spec: the rolling update takes care of it.
+        if task.view.placement.constraints != texts:
+            continue
+        if node.id not in allowed:
+            allowed[node.id] = constraints.satisfied(texts, node)
+        if not allowed[node.id]:
+            changes.append(_rejected(now, task, f"node {node.hostname} no longer meets its constraints"))
+    return Plan(tuple(changes))
+
+
+def of_node(now: int, world: Snapshot, node: Node) -> Plan:
+    """The youngest tasks of one node whose reservations exceed what the node has (it shrank)."""
+    if not _enforced(node):
+        return Plan()
+    # A node that says nothing of its size is not judged by it.
+    cpus, memory = node.description.nano_cpus or _UNKNOWN, node.description.memory_bytes or _UNKNOWN
+    changes: list[Change] = []
+    reserving: list[Task] = []
+    for task in world.tasks_on(node.id):
+        asked = task.view.resources.reservations
+        if (asked.nano_cpus or asked.memory_bytes) and _holds(task):
+            reserving.append(task)
+    for task in sorted(reserving, key=lambda one: (one.created_at, one.id)):
+        asked = task.view.resources.reservations
+        if asked.nano_cpus <= cpus and asked.memory_bytes <= memory:
+            cpus, memory = cpus - asked.nano_cpus, memory - asked.memory_bytes
+        elif _held(task):
+            changes.append(_rejected(now, task, f"node {node.hostname} no longer has what it reserves"))
+    return Plan(tuple(changes))
+
+
+def _enforced(node: Node) -> bool:
+    return reachable(node) and availability(node) == Availability.ACTIVE
+
+
+def _held(task: Task) -> bool:
+    return task.desired <= TaskState.RUNNING and _holds(task)
+
+
+def _holds(task: Task) -> bool:
+    return TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
+
+
+def _rejected(now: int, task: Task, why: str) -> Put:
+    return Put(with_state(task, now, TaskState.REJECTED, MESSAGE_ENFORCED, ERR_ENFORCED),
+               f"task {task.name} must move: {why}")  # fmt: skip

@@ -1,0 +1,83 @@
+"""Liveness: when a node that fell silent counts as down, and what becomes of the tasks of lost nodes.
+
+What belongs here: the two time-outs and orphans. What does not: noticing silence (the dispatcher reports
+it), replacing the tasks of a node that is down (restart.py).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from swarmpy.model.lifecycle import NodeState, TaskState
+from swarmpy.model.objects import Node, Task
+from swarmpy.model.specs import SECOND
+from swarmpy.plan.slots import with_state
+from swarmpy.plan.types import Plan, earliest
+from swarmpy.state.changes import Change, Put
+from swarmpy.state.snapshot import Snapshot
+
+MESSAGE_DOWN = "heartbeat failure"
+MESSAGE_ORPHANED = "task orphaned"
+ORPHAN_AFTER = 24 * 3600 * SECOND
+"""A node that was down for so long is taken to have lost its tasks (Swarm's default)."""
+
+
+def silence_allowed(world: Snapshot, state: NodeState) -> int | None:
+    """How long, in ns, a node may stay in the state before it is down; None: for ever.
+
+    A suspect node gets 9/10 of the heartbeat period, so that with the default of 5 s it is down after
+    4.5 s. After a change of leader all nodes are unknown and get two periods to come back.
+    """
+    period = world.cluster.view.heartbeat_seconds if world.cluster else 5.0
+    if state == NodeState.DISCONNECTED:
+        return int(period * 0.9 * SECOND)
+    if state == NodeState.UNKNOWN:
+        return int(period * 2 * SECOND)
+    return None
+
+
+def plan(now: int, world: Snapshot) -> Plan:
+    """Silent nodes down; tasks of removed and of long lost nodes orphaned."""
+    changes: list[Change] = []
+    wakes: list[int] = []
+    for node in world.nodes:
+        allowed = silence_allowed(world, node.status.state)
+        if allowed is not None:
+            if now >= node.status.since + allowed:
+                changes.append(_down(now, node, allowed))
+                if world.has_tasks_on(node.id):
+                    wakes.append(now + ORPHAN_AFTER)
+            else:
+                wakes.append(node.status.since + allowed)
+        elif node.status.state == NodeState.DOWN and world.has_tasks_on(node.id):
+            lost = [task for task in world.tasks_on(node.id) if _may_be_orphaned(task)]
+            if lost and now >= node.status.since + ORPHAN_AFTER:
+                why = f"node {node.hostname} was down for 24 hours"
+                changes += [_orphaned(now, task, why) for task in lost]
+            elif lost:
+                wakes.append(node.status.since + ORPHAN_AFTER)
+    for node_id in world.lost_nodes():
+        changes += [
+            _orphaned(now, task, "its node was removed from the cluster")
+            for task in world.tasks_on(node_id)
+            if task.status.state <= TaskState.RUNNING
+        ]
+    return Plan(tuple(changes), earliest(wakes))
+
+
+def _down(now: int, node: Node, allowed: int) -> Put:
+    status = msgspec.structs.replace(node.status, state=NodeState.DOWN, message=MESSAGE_DOWN, since=now)
+    was = "suspect" if node.status.state == NodeState.DISCONNECTED else "unknown"
+    return Put(
+        msgspec.structs.replace(node, status=status),
+        f"node {node.hostname} was {was} for {allowed / SECOND:g} s: it is down",
+    )
+
+
+def _may_be_orphaned(task: Task) -> bool:
+    return TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
+
+
+def _orphaned(now: int, task: Task, why: str) -> Put:
+    state = TaskState.ORPHANED if task.status.state >= TaskState.ASSIGNED else TaskState.SHUTDOWN
+    return Put(with_state(task, now, state, MESSAGE_ORPHANED), f"task {task.name} is lost: {why}")

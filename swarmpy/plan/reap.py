@@ -1,0 +1,73 @@
+"""The reaper: how much history is kept, and when a task that is to be removed is really gone.
+
+What belongs here: deleting tasks. What does not: deciding that a task is to be removed (replicas.py).
+"""
+
+from __future__ import annotations
+
+from swarmpy.model.lifecycle import TERMINAL, TaskState
+from swarmpy.model.objects import Service, Task
+from swarmpy.plan.slots import Slot, is_job, retire, slots_of
+from swarmpy.plan.types import Plan, merged
+from swarmpy.state.changes import Change, Delete, Put
+from swarmpy.state.snapshot import Snapshot
+
+
+def plan(now: int, world: Snapshot) -> Plan:
+    """All services, and what removed services left."""
+    return merged([*(of_service(now, world, service) for service in world.services), of_removed(now, world)])
+
+
+def of_removed(now: int, world: Snapshot) -> Plan:
+    """Tasks of removed services that are gone."""
+    return Plan(tuple(
+        change for service_id in world.orphan_services()
+        for task in world.tasks_of(service_id) for change in _gone(task)
+    ))  # fmt: skip
+
+
+def of_service(now: int, world: Snapshot, service: Service) -> Plan:
+    """One service: removed tasks that are gone, unassigned ones that nobody wants, surplus history."""
+    changes: list[Change] = []
+    for task in world.tasks_of(service.id):
+        changes += _gone(task)
+        if task.desired == TaskState.SHUTDOWN and task.status.state < TaskState.ASSIGNED:
+            changes.append(Put(retire(task, now), f"task {task.name} is no longer wanted"))
+    limit = history_limit(world, service)
+    if limit >= 0 and not is_job(service):
+        for slot in slots_of(world, service):
+            changes += [Delete("task", task.id, f"only {limit} tasks are kept per slot")
+                        for task in _surplus(slot, limit)]  # fmt: skip
+    return Plan(tuple(changes))
+
+
+def history_limit(world: Snapshot, service: Service) -> int:
+    """Tasks kept per slot, the live one included; negative: all. MaxAttempts + 1 are always kept, because
+    restarts are counted from them."""
+    limit = world.cluster.view.history_limit if world.cluster else 5
+    attempts = service.view.task_template.restart_policy.max_attempts
+    return max(limit, attempts + 1) if limit >= 0 and attempts > 0 else limit
+
+
+def _gone(task: Task) -> list[Change]:
+    if task.desired == TaskState.REMOVE and _over(task):
+        return [Delete("task", task.id, f"task {task.name} was to be removed and has ended")]
+    return []
+
+
+def _over(task: Task) -> bool:
+    """Whether the task has ended, or never was on a node."""
+    return task.status.state in TERMINAL or task.status.state < TaskState.ASSIGNED
+
+
+def _surplus(slot: Slot, limit: int) -> list[Task]:
+    """The oldest ended tasks beyond the limit. The last task of a slot without a live one stays whatever
+    the limit: it says whether the slot may be filled again."""
+    surplus = len(slot.tasks) - limit
+    if surplus <= 0:
+        return []
+    keep = "" if slot.live else slot.newest.id
+    ended = [
+        task for task in slot.tasks if task.desired > TaskState.RUNNING and _over(task) and task.id != keep
+    ]
+    return ended[:surplus]

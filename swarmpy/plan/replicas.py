@@ -1,0 +1,92 @@
+"""Replicas: as many slots as a replicated service asks for, and none for a service that was removed.
+
+What belongs here: adding and removing slots. What does not: replacing the task of a slot (restart.py,
+rollout.py), choosing nodes (placement.py), deleting tasks (reap.py).
+"""
+
+from __future__ import annotations
+
+from swarmpy.model.lifecycle import TaskState
+from swarmpy.model.objects import Service
+from swarmpy.plan.policy import occupants
+from swarmpy.plan.slots import Slot, is_job, new_task, replicas_of, retire, slots_of
+from swarmpy.plan.types import Plan, merged
+from swarmpy.state.changes import Change, Put
+from swarmpy.state.snapshot import Snapshot
+
+
+def plan(now: int, world: Snapshot) -> Plan:
+    """All replicated services, and what removed services left."""
+    return merged([*(of_service(now, world, service) for service in world.services), of_removed(now, world)])
+
+
+def of_removed(now: int, world: Snapshot) -> Plan:
+    """Tasks of removed services are to be removed."""
+    return Plan(tuple(
+        Put(retire(task, now, TaskState.REMOVE), f"service {task.service_name} was removed")
+        for service_id in world.orphan_services()
+        for task in world.tasks_of(service_id)
+        if task.desired < TaskState.REMOVE
+    ))  # fmt: skip
+
+
+def of_service(now: int, world: Snapshot, service: Service) -> Plan:
+    """One service: slots added from the lowest free number, or removed in Swarm's order."""
+    if service.view.is_global or is_job(service):
+        return Plan()
+    wanted = replicas_of(service)
+    filled: list[Slot] = []
+    history: list[Slot] = []
+    for slot in slots_of(world, service):
+        (filled if occupants(slot) else history).append(slot)
+    changes: list[Change] = []
+    if len(filled) > wanted:
+        why = f"service {service.name} was scaled down to {wanted}"
+        for slot in _victims(filled, len(filled) - wanted):
+            changes += _removed(now, slot, why)
+    elif len(filled) < wanted:
+        changes += _added(now, world, service, {slot.place for slot in filled}, wanted - len(filled))
+    for slot in history:
+        if isinstance(slot.place, int) and slot.place > wanted:
+            changes += _removed(now, slot, f"slot {slot.place} of service {service.name} is no longer used")
+    return Plan(tuple(changes))
+
+
+def _added(now: int, world: Snapshot, service: Service, taken: set[int | str], count: int) -> list[Change]:
+    changes: list[Change] = []
+    number = 0
+    while len(changes) < count:
+        number += 1
+        if number not in taken:
+            task = new_task(now, world, service, number, why="replicas")
+            changes.append(Put(task, f"service {service.name} wants {replicas_of(service)} replicas: "
+                                     f"slot {number} was free"))  # fmt: skip
+    return changes
+
+
+def _removed(now: int, slot: Slot, why: str) -> list[Change]:
+    return [Put(retire(task, now, TaskState.REMOVE), why) for task in slot.tasks]
+
+
+def _victims(slots: list[Slot], count: int) -> list[Slot]:
+    """The slots to give up: first those that are on no node yet or in the middle of a change, then those
+    on the nodes that have most copies, then those that do not run, then the highest."""
+    by_health = sorted(slots, key=lambda slot: (not _runs(slot), slot.place))
+    copies: dict[str, int] = {}
+    ranked: list[tuple[int, int, Slot]] = []
+    for place, slot in enumerate(by_health):
+        node = _sole_node(slot)
+        if node:
+            copies[node] = copies.get(node, 0) + 1
+        ranked.append((copies[node] if node else len(slots) + 1, place, slot))
+    ranked.sort(key=lambda entry: entry[:2])
+    return [slot for _, _, slot in ranked[len(ranked) - count :]]
+
+
+def _sole_node(slot: Slot) -> str:
+    live = slot.live
+    return live[0].node_id if len(live) == 1 else ""
+
+
+def _runs(slot: Slot) -> bool:
+    return any(task.status.state == TaskState.RUNNING for task in slot.live)

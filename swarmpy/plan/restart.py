@@ -1,0 +1,84 @@
+"""The restart supervisor: a task that ended, or whose node is lost or drained, is replaced in its slot.
+
+What belongs here: ending the old task and making the new one. What does not: whether the policy allows it
+(policy.py), when the new one may start (promotion.py), updates (rollout.py).
+"""
+
+from __future__ import annotations
+
+from swarmpy.model.lifecycle import TERMINAL, NodeState, TaskState
+from swarmpy.model.objects import Node, Service, Task
+from swarmpy.plan.enforcer import MESSAGE_ENFORCED
+from swarmpy.plan.global_ import wants
+from swarmpy.plan.policy import may_restart
+from swarmpy.plan.slots import Slot, is_active, is_job, new_task, retire, slots_of, usable
+from swarmpy.plan.types import Plan, merged
+from swarmpy.state.changes import Change, Put
+from swarmpy.state.snapshot import Snapshot
+
+
+def plan(now: int, world: Snapshot) -> Plan:
+    """All services."""
+    return merged(of_service(now, world, service) for service in world.services)
+
+
+def of_service(now: int, world: Snapshot, service: Service) -> Plan:
+    """One service: in each slot, broken tasks are shut down, and replaced where nothing else lives."""
+    if is_job(service):
+        return Plan()
+    changes: list[Change] = []
+    for slot in slots_of(world, service):
+        live = slot.live
+        broken = [task for task in live if why_broken(world, task)]
+        if not broken or (service.view.is_global and _frozen(world, service, str(slot.place))):
+            continue
+        changes += [
+            Put(retire(task, now), f"task {task.name} is over: {why_broken(world, task)}") for task in broken
+        ]
+        if len(broken) == len(live) and may_restart(slot, broken[-1]):
+            changes.append(_replacement(now, world, service, slot, broken[-1]))
+    return Plan(tuple(changes))
+
+
+def why_broken(world: Snapshot, task: Task) -> str:
+    """Why the task cannot go on where it is ("" if it can)."""
+    if task.status.state in TERMINAL:
+        detail = f" ({task.status.err})" if task.status.err else ""
+        return f"it is {task.status.state.word}{detail}"
+    node = world.nodes.get(task.node_id)
+    if not task.node_id or usable(node):
+        return ""
+    if node is None:
+        return "its node was removed"
+    return f"node {node.hostname} is {'down' if node.status.state == NodeState.DOWN else 'drained'}"
+
+
+def _frozen(world: Snapshot, service: Service, node_id: str) -> bool:
+    """A paused node keeps what it has and gets nothing new, not even a replacement."""
+    node = world.nodes.get(node_id)
+    return not (wants(service, node) and is_active(node))
+
+
+def _replacement(now: int, world: Snapshot, service: Service, slot: Slot, old: Task) -> Put:
+    delay = restart_delay(world.nodes.get(old.node_id), old)
+    task = new_task(
+        now, world, service, slot.place, why="restart", desired=TaskState.READY, replaces=old.id,
+        not_before=now + delay if delay else 0,
+    )  # fmt: skip
+    return Put(task, f"replaces task {old.name}: {why_broken(world, old)}")
+
+
+def restart_delay(node: Node | None, old: Task) -> int:
+    """How long, in ns, the replacement of the task waits before it may start.
+
+    As in Swarm the policy's delay does not apply on a drained node. It does not apply either when the node
+    is down or removed, where Swarm does apply it: the delay is there to slow a crash loop, and this task
+    did not crash; waiting would only lengthen the outage. A task that the enforcer ended may still be
+    stopping, unseen: its replacement waits for at least its grace period.
+    """
+    if node is None or not usable(node):
+        return 0
+    delay = old.view.restart_policy.delay
+    if old.status.message == MESSAGE_ENFORCED:
+        return max(delay, int(old.view.container.grace_seconds * 1_000_000_000))
+    return delay

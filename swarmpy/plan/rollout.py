@@ -1,0 +1,149 @@
+"""The rolling update: slots whose task is not what the service asks for are renewed, a few at a time.
+
+Everything is read from the tasks: a slot is *dirty* while its task runs an older template; *in flight* from
+the birth of its first task of the new version until that one runs (and for the Delay after); then it is done.
+What belongs here: the pace of an update and its status. What does not: waiting for the old task to stop
+(promotion.py), scaling (replicas.py), judging whether the new version fails (`verdict`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from swarmpy.model.lifecycle import TERMINAL, TaskState
+from swarmpy.model.objects import Service, Task, UpdateStatus
+from swarmpy.model.specs import UpdateConfig
+from swarmpy.plan.global_ import wants
+from swarmpy.plan.policy import occupants
+from swarmpy.plan.slots import Slot, is_active, is_dirty, is_job, new_task, retire, slots_of
+from swarmpy.plan.types import Plan, earliest, merged
+from swarmpy.state.changes import Change, Put
+from swarmpy.state.snapshot import Snapshot
+
+UPDATING, COMPLETED = "updating", "completed"
+PAUSED = frozenset({"paused", "rollback_paused"})
+ROLLBACK_STARTED, ROLLBACK_COMPLETED = "rollback_started", "rollback_completed"
+MESSAGE_UPDATING = "update in progress"
+MESSAGE_COMPLETED = {UPDATING: "update completed", ROLLBACK_STARTED: "rollback completed"}
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where the slots of a service stand."""
+
+    dirty: list[Slot] = field(default_factory=list)
+    """Not begun."""
+    replaced: list[tuple[list[Task], Task]] = field(default_factory=list)
+    """Start-first: old tasks that are still wanted, and the new one that runs now."""
+    flying: list[Slot] = field(default_factory=list)
+    """The new task has not run yet."""
+    resting: list[int] = field(default_factory=list)
+    """Done, within the Delay: when each delay ends."""
+
+
+def plan(now: int, world: Snapshot) -> Plan:
+    """All services."""
+    plans = [of_service(now, world, service) for service in world.services]
+    return merged(plans)
+
+
+def of_service(now: int, world: Snapshot, service: Service) -> Plan:
+    """One service: finish what runs, start as many slots as the parallelism allows, keep the status."""
+    status = service.update
+    if is_job(service) or (status is not None and status.state in PAUSED):
+        return Plan()
+    active = status is not None and status.state in MESSAGE_COMPLETED
+    bucket = (world.bucket(service.id) or {}).values()
+    if not active and all(task.spec_version == service.spec_version for task in bucket):
+        return Plan()
+    config = config_of(service)
+    progress = survey(now, world, service, config.delay)
+    changes: list[Change] = []
+    for old, runs in progress.replaced:
+        changes += [Put(retire(task, now), f"task {runs.name} of the new version runs") for task in old]
+    busy = len(progress.flying) + len(progress.resting)
+    room = len(progress.dirty) if config.parallelism == 0 else max(0, config.parallelism - busy)
+    for slot in progress.dirty[:room]:
+        changes += _renew(now, world, service, slot, config.order)
+    changes += _status(now, service, progress)
+    return Plan(tuple(changes), earliest(progress.resting) if progress.dirty else None)
+
+
+def config_of(service: Service) -> UpdateConfig:
+    """The configuration that applies: a rollback has its own."""
+    if service.update is not None and service.update.state.startswith("rollback"):
+        return service.view.rollback_config or UpdateConfig(parallelism=1)
+    return service.view.update
+
+
+def survey(now: int, world: Snapshot, service: Service, delay: int) -> Progress:
+    """Where each slot stands. Slots of global services on nodes that take nothing new are left alone."""
+    progress = Progress()
+    for slot in slots_of(world, service):
+        node = world.nodes.get(slot.place) if isinstance(slot.place, str) else None
+        if isinstance(slot.place, str) and not (wants(service, node) and is_active(node)):
+            continue
+        held = occupants(slot)
+        if not held:
+            continue
+        old = [task for task in held if is_dirty(service, task, world.nodes.get(task.node_id))]
+        new = [task for task in held if task not in old]
+        if old and not new:
+            progress.dirty.append(slot)
+            continue
+        runs = next((task for task in new if task.status.state == TaskState.RUNNING), None)
+        if old and runs:
+            progress.replaced.append((old, runs))
+        done_at = _done_at(slot, service)
+        if done_at is None or (old and not runs):
+            progress.flying.append(slot)
+        elif done_at + delay > now:
+            progress.resting.append(done_at + delay)
+    return progress
+
+
+def _done_at(slot: Slot, service: Service) -> int | None:
+    """When the first task of the present version in the slot got to run or ended; None: not yet; long ago
+    (0) for slots that this update did not touch."""
+    tasks = slot.of_version(service.spec_version)
+    if not tasks or not tasks[0].replaces:
+        return 0
+    return min((task.state_since for task in tasks if task.status.state >= TaskState.RUNNING), default=None)
+
+
+def _renew(now: int, world: Snapshot, service: Service, slot: Slot, order: str) -> list[Change]:
+    """Make the slot's new task. Stop-first: the old one is shut down, and the new one, prepared meanwhile,
+    is promoted when it has stopped. Start-first: the old one stays until the new one runs."""
+    why = f"service {service.name} was updated ({order})"
+    old = occupants(slot)
+    main = max(old, key=lambda task: (task.status.state not in TERMINAL, task.status.state, task.id))
+    overlap = order == "start-first"
+    task = new_task(
+        now, world, service, slot.place, why="rollout", replaces=main.id,
+        desired=TaskState.RUNNING if overlap else TaskState.READY,
+    )  # fmt: skip
+    changes: list[Change] = [Put(task, why)]
+    # What does not run serves nobody: even start-first need not wait for it.
+    changes += [
+        Put(retire(one, now), why) for one in old
+        if one.desired <= TaskState.RUNNING and not (overlap and one.status.state == TaskState.RUNNING)
+    ]  # fmt: skip
+    return changes
+
+
+def _status(now: int, service: Service, progress: Progress) -> list[Change]:
+    """The update's status: it appears when something is dirty, and completes when everything was renewed."""
+    status = service.update
+    going = status is not None and status.state in MESSAGE_COMPLETED
+    if not going and progress.dirty:
+        fresh = UpdateStatus(state=UPDATING, started_at=now, message=MESSAGE_UPDATING)
+        return [Put(msgspec.structs.replace(service, update=fresh), f"the update of {service.name} began")]
+    if status is None or not going or progress.dirty or progress.flying:
+        return []
+    verb = ROLLBACK_COMPLETED if status.state == ROLLBACK_STARTED else COMPLETED
+    done = msgspec.structs.replace(
+        status, state=verb, completed_at=now, message=MESSAGE_COMPLETED[status.state]
+    )
+    return [Put(msgspec.structs.replace(service, update=done), f"the update of {service.name} is complete")]

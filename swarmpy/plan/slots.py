@@ -1,0 +1,195 @@
+"""Slots: the tasks of a service by the place they fill, and the ways in which a task is made and ended.
+
+A slot is a number for replicated services and a node for global ones; its tasks are a history of which at
+most one should run. What belongs here: reading that history, making and retiring a task.
+What does not: when to do so (replicas, global_, restart, rollout), where it runs (placement).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+
+import msgspec
+
+from swarmpy.model import ids
+from swarmpy.model.lifecycle import TERMINAL, Availability, NodeState, TaskState
+from swarmpy.model.objects import Node, Service, Task, TaskStatus
+from swarmpy.model.specs import compact, endpoint_view, service_view, template_view
+from swarmpy.plan import constraints
+from swarmpy.state.snapshot import Snapshot
+
+MESSAGE_CREATED = "created"
+MESSAGE_SHUTDOWN = "shutdown"
+
+Place = int | str
+"""A slot number, or a node id for global services."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The tasks of one place, oldest first; those that are to be removed are not among them."""
+
+    place: Place
+    tasks: tuple[Task, ...]
+
+    @property
+    def live(self) -> list[Task]:
+        """Tasks that are still wanted."""
+        return [task for task in self.tasks if task.desired <= TaskState.RUNNING]
+
+    @property
+    def newest(self) -> Task:
+        """The task made last."""
+        return self.tasks[-1]
+
+    def of_version(self, spec_version: int) -> list[Task]:
+        """Its tasks made for that version of the service's template, oldest first."""
+        return [task for task in self.tasks if task.spec_version == spec_version]
+
+
+def is_job(service: Service) -> bool:
+    """Whether the service's tasks run to completion; such services are no concern of these planners."""
+    mode = service.view.mode
+    return mode.replicated_job is not None or mode.global_job is not None
+
+
+def slots_of(world: Snapshot, service: Service) -> list[Slot]:
+    """The service's slots, by place."""
+    is_global = service.view.is_global
+    places: dict[Place, list[Task]] = {}
+    for task in world.tasks_of(service.id):
+        if task.desired < TaskState.REMOVE:
+            places.setdefault(task.node_id if is_global else task.slot, []).append(task)
+    return [Slot(place, _by_age(places[place])) for place in sorted(places, key=_place_order)]
+
+
+def _place_order(place: Place) -> tuple[int, str]:
+    return (place, "") if isinstance(place, int) else (0, place)
+
+
+def _by_age(tasks: list[Task]) -> tuple[Task, ...]:
+    if len(tasks) == 1:
+        return (tasks[0],)
+    # Two tasks of a slot may be made within one instant: then the one that was replaced is the older.
+    replaced = {task.replaces for task in tasks}
+    return tuple(sorted(tasks, key=lambda task: (task.created_at, task.id not in replaced, task.id)))
+
+
+def stopped(world: Snapshot, task: Task) -> bool:
+    """Whether nothing runs of the task any more, or its node cannot be asked."""
+    state = task.status.state
+    return state in TERMINAL or state < TaskState.ASSIGNED or not reachable(world.nodes.get(task.node_id))
+
+
+def reachable(node: Node | None) -> bool:
+    """Whether the node is a member that is not down."""
+    return node is not None and node.status.state != NodeState.DOWN
+
+
+def availability(node: Node) -> Availability:
+    """What the operator asked of the node."""
+    return Availability[node.view.availability.upper()]
+
+
+def is_active(node: Node | None) -> bool:
+    """Whether the operator lets the node take new tasks."""
+    return node is not None and availability(node) == Availability.ACTIVE
+
+
+def usable(node: Node | None) -> bool:
+    """Whether tasks may stay on the node: a member, not down, not drained."""
+    return node is not None and reachable(node) and availability(node) != Availability.DRAIN
+
+
+@lru_cache(maxsize=20_000)
+def spec_parts(spec: str) -> tuple[str, str]:
+    """The texts of a service spec's TaskTemplate and EndpointSpec, unknown fields included."""
+    raw = json.loads(spec or "{}")
+    return compact(raw.get("TaskTemplate") or {}), compact(raw.get("EndpointSpec") or {})
+
+
+def new_task(
+    now: int, world: Snapshot, service: Service, place: Place, *, why: str,
+    desired: TaskState = TaskState.RUNNING, replaces: str = "", not_before: int = 0,
+) -> Task:  # fmt: skip
+    """A fresh task of the service's present spec for the place. Its id follows from where and when it is
+    made and by which planner (`why`), so replicas of a leader agree on it and no two tasks share one."""
+    template, endpoint = spec_parts(service.spec)
+    task_id, count = "", 0
+    while not task_id or task_id in world.tasks:
+        task_id = ids.derive(service.id, place, world.version, now, why, count)
+        count += 1
+    return Task(
+        id=task_id, service_id=service.id, service_name=service.name,
+        slot=place if isinstance(place, int) else 0, node_id=place if isinstance(place, str) else "",
+        template=template, endpoint=endpoint, spec_version=service.spec_version, auth=service.auth,
+        desired=desired, status=TaskStatus(state=TaskState.NEW, at=now, message=MESSAGE_CREATED),
+        state_since=now, not_before=not_before, replaces=replaces, created_at=now,
+    )  # fmt: skip
+
+
+def with_state(task: Task, now: int, state: TaskState, message: str, err: str = "") -> Task:
+    """The task in an observed state that a manager sets."""
+    status = msgspec.structs.replace(task.status, state=state, at=now, message=message, err=err)
+    return msgspec.structs.replace(task, status=status, state_since=now)
+
+
+def retire(task: Task, now: int, desired: TaskState = TaskState.SHUTDOWN) -> Task:
+    """The task, no longer wanted; one that no node was ever told of has thereby ended."""
+    ended = msgspec.structs.replace(task, desired=max(task.desired, desired))
+    if task.status.state < TaskState.ASSIGNED:
+        ended = with_state(ended, now, TaskState.SHUTDOWN, MESSAGE_SHUTDOWN, task.status.err)
+    return ended
+
+
+def is_dirty(service: Service, task: Task, node: Node | None) -> bool:
+    """Whether the task runs something else than the service's present spec asks for.
+
+    Only the template and the endpoint count. A change of placement alone makes nothing dirty while the
+    task's node still satisfies the constraints.
+    """
+    if task.spec_version == service.spec_version:
+        return False
+    template, endpoint = spec_parts(service.spec)
+    same, same_but_placement = _compare(task.template, template)
+    if endpoint_view(task.endpoint) != endpoint_view(endpoint):
+        return True
+    if same:
+        return False
+    if not same_but_placement or node is None:
+        return True
+    return not constraints.satisfied(template_view(template).placement.constraints, node)
+
+
+@lru_cache(maxsize=20_000)
+def _compare(old: str, new: str) -> tuple[bool, bool]:
+    """Whether two templates are equal, and whether they are but for their placement."""
+    if old == new:
+        return True, True
+    before, after = _plain(json.loads(old or "{}")), _plain(json.loads(new or "{}"))
+    if before == after:
+        return True, True
+    before.pop("Placement", None)
+    after.pop("Placement", None)
+    return False, before == after
+
+
+def _plain(value: object) -> dict[str, object]:
+    """The object without what Go's clients send for absent: nulls, also nested ones."""
+    plain = _pruned(value)
+    return plain if isinstance(plain, dict) else {}
+
+
+def _pruned(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _pruned(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_pruned(item) for item in value]
+    return value
+
+
+def replicas_of(service: Service) -> int:
+    """How many tasks a replicated service wants."""
+    return service_view(service.spec).replicas
