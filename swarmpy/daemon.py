@@ -58,11 +58,11 @@ class RealTools:
         return TlsWire(identity, self.clock, revoked)
 
     def log(
-        self, node_id: str, address: str, wire: Wire, machine: Machine, sealer: Sealing, *, bootstrap: bool
+        self, seat: str, address: str, wire: Wire, machine: Machine, sealer: Sealing, *, bootstrap: bool
     ) -> Log:
         """The Raft log under `raft/`."""
         return RaftLog(
-            node_id,
+            seat,
             address,
             self.disk,
             wire,
@@ -70,7 +70,7 @@ class RealTools:
             self.entropy,
             machine,
             sealer,
-            bootstrap_members=(Member(node_id, address),) if bootstrap else None,
+            bootstrap_members=(Member(seat, address),) if bootstrap else None,
         )
 
     def sealer(self, *, create: bool) -> Sealing:

@@ -170,7 +170,10 @@ class NoQuorumError(LogError):
 
 
 class Log(Protocol):
-    """A replicated, durable, totally ordered log driving a Machine."""
+    """A replicated, durable, totally ordered log driving a Machine. Members are seats: see model.ids."""
+
+    failure: str | None
+    """Why the log stopped by itself (a full disk, say); None while it runs. It may be started again."""
 
     async def start(self) -> None:
         """Recover from disk and take part. Raises CorruptError-like OSError/ValueError sentences."""
@@ -206,6 +209,10 @@ class Log(Protocol):
 
     async def transfer(self, member_id: str | None = None, *, timeout: float = 5.0) -> None:
         """Leader only: hand leadership to a caught-up member; returns once it is handed over."""
+
+    async def recover_alone(self) -> None:
+        """While stopped: keep what is on disk and make this member the only one, for a cluster that lost
+        its majority for good. Raises LogError where there is nothing to recover."""
 
 
 # ---------------------------------------------------------------- the wire between nodes

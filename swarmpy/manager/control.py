@@ -20,7 +20,7 @@ from swarmpy.manager.writer import Writer
 from swarmpy.model import codec
 from swarmpy.model.commands import AnyCommand, Result, decode_command
 from swarmpy.model.errors import Ambiguous, Refusal, Unavailable, refusal_from
-from swarmpy.model.ids import ENTROPY_BYTES, from_bytes
+from swarmpy.model.ids import ENTROPY_BYTES, from_bytes, node_of
 from swarmpy.plan.explain import explain
 from swarmpy.ports import (
     Body,
@@ -154,7 +154,10 @@ class ManagerControl:
 
     def _view(self) -> ManagersView:
         status = self._log.status()
-        return ManagersView(leader=status.leader, reachable=status.reachable)
+        return ManagersView(
+            leader=node_of(status.leader) if status.leader else None,
+            reachable=frozenset(node_of(seat) for seat in status.reachable),
+        )
 
     def _leader(self) -> str | None:
         """Address of the leader where that is another manager; None where it is this one.

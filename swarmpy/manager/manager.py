@@ -20,6 +20,7 @@ from swarmpy.manager.writer import Writer
 from swarmpy.model import messages as m
 from swarmpy.model.commands import Leave
 from swarmpy.model.errors import Refusal
+from swarmpy.model.ids import node_of
 from swarmpy.ports import (
     Body,
     CallHandler,
@@ -39,14 +40,17 @@ from swarmpy.state.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
+RESTART = 2.0
+"""Seconds between attempts to start a log that stopped by itself."""
+
 
 class Manager:
-    """`node_id` and `address` (HOST:PORT, as others dial it) are this manager's own; `store` is the
-    machine that `log` drives. `on_world` hears of every change of the world."""
+    """`seat` is this manager's id in the log, `address` (HOST:PORT) how others dial it; `store` is the
+    machine that `log` drives."""
 
     def __init__(
         self,
-        node_id: str,
+        seat: str,
         address: str,
         log: Log,
         store: Store,
@@ -54,11 +58,11 @@ class Manager:
         clock: Clock,
         entropy: Entropy,
     ) -> None:
-        self._id, self._log, self._store, self._wire = node_id, log, store, wire
+        self._seat, self._log, self._store, self._wire = seat, log, store, wire
         self._writer = Writer(log, store, clock)
         submit = self._writer.submit
         self._dispatcher = Dispatcher(submit, self._world, clock)
-        self._roles = RoleService(node_id, log, store, submit)
+        self._roles = RoleService(seat, log, store, submit)
         self._certificates = CertificateService(submit, self._world, clock, entropy)
         self._broker = LogBroker(store, entropy, address, self._call_leader)
         self._broker.sessions = lambda: self._dispatcher.sessions
@@ -99,6 +103,12 @@ class Manager:
         await self._log.start()
         self._task = asyncio.create_task(self._follow_leadership(), name="leadership")
 
+    async def recover_alone(self) -> None:
+        """Begin anew with this manager as the only one. Raises LogError where there is nothing to keep."""
+        await self.stop()
+        await self._log.recover_alone()
+        await self.start()
+
     async def stop(self) -> None:
         """Stop leading and stop the log."""
         if self._task is not None:
@@ -111,24 +121,52 @@ class Manager:
     # ------------------------------------------------------------ leadership
 
     async def _follow_leadership(self) -> None:
-        """Run the leader's services whenever this manager leads."""
+        """Run the leader's services whenever this manager leads, and the log whenever it can run."""
+        while True:
+            try:
+                await self._follow_log()
+            except LogError as error:
+                logger.warning("the log of this manager stopped: %s", error)
+                await self._restart_log()
+
+    async def _follow_log(self) -> None:
+        """Follow the leadership until the log stops. Raises LogError then."""
         while True:
             status = self._log.status()
             while status.role is not LogRole.LEADER:
                 status = await self._log.wait_status(status)
-            term = status.term
-            logger.info("leading in term %d", term)
-            reign = asyncio.create_task(self._reign(), name=f"reign-{term}")
+            logger.info("leading in term %d", status.term)
+            reign = asyncio.create_task(self._reign(), name=f"reign-{status.term}")
             try:
-                while status.role is LogRole.LEADER and status.term == term and not reign.done():
-                    changed = asyncio.ensure_future(self._log.wait_status(status))
-                    await asyncio.wait({changed, reign}, return_when=asyncio.FIRST_COMPLETED)
-                    changed.cancel()
-                    status = self._log.status()
+                await self._while_leading(status, reign)
             finally:
                 reign.cancel()
                 await asyncio.gather(reign, return_exceptions=True)
-            logger.info("no longer leading in term %d", term)
+                logger.info("no longer leading in term %d", status.term)
+
+    async def _while_leading(self, status: LogStatus, reign: asyncio.Task[None]) -> None:
+        term = status.term
+        while status.role is LogRole.LEADER and status.term == term and not reign.done():
+            changed = asyncio.ensure_future(self._log.wait_status(status))
+            await asyncio.wait({changed, reign}, return_when=asyncio.FIRST_COMPLETED)
+            if changed.done():
+                status = changed.result()
+            else:
+                changed.cancel()
+                await asyncio.gather(changed, return_exceptions=True)
+
+    async def _restart_log(self) -> None:
+        """Start the log again as soon as that works: a full disk has space again, for instance."""
+        while True:
+            await asyncio.sleep(RESTART)
+            try:
+                await self._log.stop()
+                await self._log.start()
+            except (OSError, ValueError, LogError) as error:
+                logger.warning("the log of this manager cannot be started yet: %s", error)
+            else:
+                logger.info("the log of this manager runs again")
+                return
 
     async def _reign(self) -> None:
         try:
@@ -179,11 +217,11 @@ class Manager:
     async def _call_leader(self, method: str, body: Body) -> Body:
         """Call the leader, which may be this manager."""
         status = self._log.status()
-        if status.leader == self._id:
+        if status.leader == self._seat:
             local: dict[str, Callable[[Peer, Body], Awaitable[Body]]] = {
                 "logs.subscribe": self._broker.serve_subscribe
             }
-            return await local[method](Peer(self._id, "manager", "", ""), body)
+            return await local[method](Peer(node_of(self._seat), "manager", "", ""), body)
         address = self._leader_address(status)
         if not address:
             raise RefusedError("Unavailable", "there is no leader at the moment")
@@ -196,7 +234,7 @@ class Manager:
         return {"bundle": cluster.root_cert.encode()}
 
     async def _managers(self, _peer: Peer, _body: Body) -> Body:
-        leader = self._log.status().leader or ""
+        leader = node_of(self._log.status().leader or "")
         return {"leader": leader, "managers": [m.to_body(one) for one in managers_of(self._store.world)]}
 
     async def _leave(self, peer: Peer, _body: Body) -> Body:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from swarmpy.manager.store import Store
 from swarmpy.model.commands import AnyCommand, Result, SetRole
 from swarmpy.model.errors import Refusal
+from swarmpy.model.ids import node_of
 from swarmpy.model.lifecycle import Role
 from swarmpy.model.objects import Node
 from swarmpy.plan.admission.node import effective_role
@@ -30,8 +31,8 @@ RETRY = 5.0
 class RoleService:
     """Runs while this manager leads."""
 
-    def __init__(self, self_id: str, log: Log, store: Store, submit: Submit) -> None:
-        self._self, self._log, self._store, self._submit = self_id, log, store, submit
+    def __init__(self, seat: str, log: Log, store: Store, submit: Submit) -> None:
+        self._seat, self._log, self._store, self._submit = seat, log, store, submit
         self._seats = asyncio.Lock()
 
     async def run(self) -> None:
@@ -48,15 +49,22 @@ class RoleService:
                 await asyncio.sleep(RETRY)
 
     async def join_raft(self, peer: Peer, body: Body) -> Body:
-        """`control.join_raft`: a manager asks for its seat. {node_id, address} -> {}."""
+        """`control.join_raft`: a manager asks for its seat. {node_id, seat, address} -> {}."""
         node = self._store.world.nodes.get(peer.node_id)
-        address = body.get("address")
-        if node is None or node.role is not Role.MANAGER or not isinstance(address, str) or not address:
+        seat, address = body.get("seat"), body.get("address")
+        if node is None or node.role is not Role.MANAGER:
             raise RefusedError("PermissionDenied", "only a node whose role is manager may take a seat")
+        if (
+            not isinstance(seat, str)
+            or node_of(seat) != node.id
+            or not isinstance(address, str)
+            or not address
+        ):
+            raise RefusedError("InvalidArgument", "a seat needs the node's own seat id and an address")
         try:
             async with self._seats:
-                if not self._seated(node.id, address):
-                    await self._log.add_member(Member(node.id, address))
+                if not self._seated(seat, address):
+                    await self._log.add_member(Member(seat, address))
             await self._submit(SetRole(node=node.id, role=Role.MANAGER, manager_address=address))
         except LogError as error:
             raise RefusedError(
@@ -66,10 +74,13 @@ class RoleService:
             raise RefusedError(type(refusal).__name__, refusal.message) from None
         return {}
 
-    def _seated(self, node_id: str, address: str) -> bool:
+    def _seated(self, seat: str, address: str) -> bool:
         return any(
-            one.id == node_id and one.address == address and one.voter for one in self._log.status().members
+            one.id == seat and one.address == address and one.voter for one in self._log.status().members
         )
+
+    def _seats_of(self, node_id: str) -> list[Member]:
+        return [one for one in self._log.status().members if node_of(one.id) == node_id]
 
     async def _settle(self, node: Node) -> bool:
         """Bring one node's role where it should be; False when that has to be tried again."""
@@ -88,17 +99,17 @@ class RoleService:
 
     async def _record_seat(self, node: Node) -> None:
         """A seat that was taken just before the last leader was lost is recorded now."""
-        for member in self._log.status().members:
-            if member.id == node.id and member.voter:
+        for member in self._seats_of(node.id):
+            if member.voter:
                 await self._submit(SetRole(node=node.id, role=Role.MANAGER, manager_address=member.address))
 
     async def _demote(self, node: Node) -> None:
         async with self._seats:
-            if node.id == self._self:
-                await self._log.transfer()  # the next leader demotes this node
-                return
-            if any(one.id == node.id for one in self._log.status().members):
-                await self._log.remove_member(node.id)
+            for member in self._seats_of(node.id):
+                if member.id == self._seat:
+                    await self._log.transfer()  # the next leader demotes this node
+                    return
+                await self._log.remove_member(member.id)
         await self._submit(SetRole(node=node.id, role=Role.WORKER))
 
     async def _forget_removed(self) -> None:
@@ -107,7 +118,7 @@ class RoleService:
         if world.cluster is None:
             return
         for member in self._log.status().members:
-            if member.id != self._self and member.id not in world.nodes:
+            if member.id != self._seat and node_of(member.id) not in world.nodes:
                 try:
                     async with self._seats:
                         await self._log.remove_member(member.id)

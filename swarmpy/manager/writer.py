@@ -18,6 +18,7 @@ from swarmpy.manager.store import Store
 from swarmpy.model import codec
 from swarmpy.model.commands import AnyCommand, Result
 from swarmpy.model.errors import Ambiguous, Internal, Refusal, Unavailable
+from swarmpy.model.ids import node_of
 from swarmpy.plan.admission.admit import admit
 from swarmpy.plan.manager import plan
 from swarmpy.plan.types import Plan
@@ -133,7 +134,7 @@ class Writer:
         base, now = self._store.world, time.now()
         draft = _Draft(base)
         status = self._log.status()
-        reachable = status.reachable | {status.leader or ""}
+        reachable = frozenset(node_of(seat) for seat in status.reachable | {status.leader or ""})
         for waiting in taken:
             self._admit(now, draft, waiting, reachable)
         decided = self._decide(now, draft.world)

@@ -44,3 +44,16 @@ def derive(*parts: str | int) -> str:
 def is_id(text: str) -> bool:
     """Whether the text has the shape of a full id."""
     return _ID.match(text) is not None
+
+
+def seat_id(node_id: str, number: int) -> str:
+    """The id under which a node takes its `number`-th seat in the replicated log (from 0).
+
+    The log never takes an id again, so a node that was demoted and promoted comes back under another one.
+    """
+    return f"{node_id}.{number}" if number else node_id
+
+
+def node_of(seat: str) -> str:
+    """The node that holds a seat."""
+    return seat.partition(".")[0]

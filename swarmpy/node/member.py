@@ -11,12 +11,15 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from msgspec.structs import replace
+
 from swarmpy.agent.agent import Agent
 from swarmpy.manager.manager import Manager
 from swarmpy.manager.store import Store
 from swarmpy.model import messages as m
 from swarmpy.model.errors import Unavailable
-from swarmpy.node import addresses
+from swarmpy.model.ids import seat_id
+from swarmpy.node import addresses, record
 from swarmpy.node.record import Record
 from swarmpy.node.renewal import Renewal
 from swarmpy.node.toolbox import Toolbox
@@ -28,6 +31,7 @@ from swarmpy.state.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
+LOG_FOLDER = "raft"
 RETRY = 1.0
 """Seconds between attempts to take a seat among the managers, or to start a log that stopped."""
 
@@ -38,25 +42,25 @@ class Member:
     def __init__(
         self,
         tools: Toolbox,
-        record: Record,
+        kept: Record,
         identity: NodeIdentity,
         sealer: Sealing,
         removed: Callable[[], Awaitable[None]],
     ) -> None:
-        self._tools, self.record, self._sealer, self._removed = tools, record, sealer, removed
+        self._tools, self.record, self._sealer, self._removed = tools, kept, sealer, removed
         self._identity = Identity(identity)
         self._revoked = Revoked()
         self._wire: Wire = tools.wire(self._identity, self._revoked)
         self._agent = Agent(
-            node_id=record.node_id,
-            cluster_id=record.cluster_id,
+            node_id=kept.node_id,
+            cluster_id=kept.cluster_id,
             engine=tools.engine,
             wire=self._wire,
             disk=tools.disk,
             clock=tools.clock,
             entropy=tools.entropy,
-            managers=list(record.managers),
-            address=addresses.split(record.advertise, addresses.PORT)[0],
+            managers=list(kept.managers),
+            address=addresses.split(kept.advertise, addresses.PORT)[0],
             on_cluster=self._on_cluster,
             on_removed=self._on_removed,
         )
@@ -67,7 +71,7 @@ class Member:
         self._role = self._identity.certificate.role
         self._ready = asyncio.Event()
         self._listening = False
-        self.problem = ""
+        self._problem = ""
 
     # ------------------------------------------------------------ what others see
 
@@ -75,6 +79,12 @@ class Member:
     def is_manager(self) -> bool:
         """Whether this node runs a manager."""
         return self._manager is not None
+
+    @property
+    def problem(self) -> str:
+        """What keeps this node from doing its part; "" when nothing does."""
+        failure = self._manager.log.failure if self._manager else None
+        return failure or self._problem
 
     @property
     def control(self) -> Control | None:
@@ -142,11 +152,12 @@ class Member:
     async def _start_manager(self, *, bootstrap: bool) -> None:
         store = Store()
         store.watch(self._on_world)
+        seat = seat_id(self.record.node_id, self.record.seat)
         log = self._tools.log(
-            self.record.node_id, self.record.advertise, self._wire, store, self._sealer, bootstrap=bootstrap
+            seat, self.record.advertise, self._wire, store, self._sealer, bootstrap=bootstrap
         )
         manager = Manager(
-            self.record.node_id,
+            seat,
             self.record.advertise,
             log,
             store,
@@ -178,7 +189,8 @@ class Member:
         self._ready.set()
 
     def _seat(self) -> Body:
-        return {"node_id": self.record.node_id, "address": self.record.advertise}
+        seat = seat_id(self.record.node_id, self.record.seat)
+        return {"node_id": self.record.node_id, "seat": seat, "address": self.record.advertise}
 
     # ------------------------------------------------------------ what the cluster says
 
@@ -207,7 +219,20 @@ class Member:
                 logger.info("this node is a worker now")
                 manager, self._manager = self._manager, None
                 await manager.stop()
-                await manager.forget()
+                await self._give_up_seat()
+
+    async def _give_up_seat(self) -> None:
+        """Forget the log, and remember that its seat is spent."""
+        disk = self._tools.disk
+        self.record = replace(self.record, seat=self.record.seat + 1)
+
+        def forget() -> None:
+            record.save(disk, self.record)
+            for name in disk.list(LOG_FOLDER):
+                disk.unlink(f"{LOG_FOLDER}/{name}")
+            disk.sync_dir(LOG_FOLDER)
+
+        await disk.work(forget)
 
     def _spawn(self, work: Awaitable[None], name: str) -> None:
         async def run() -> None:
@@ -215,7 +240,7 @@ class Member:
                 await work
             except (OSError, ValueError, WireError) as error:
                 logger.exception("%s failed", name)
-                self.problem = str(error)
+                self._problem = str(error)
 
         task = asyncio.create_task(run(), name=name)
         self._tasks.add(task)

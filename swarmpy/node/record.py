@@ -17,6 +17,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     listen: str
     advertise: str
     managers: tuple[tuple[str, str], ...] = ()
+    seat: int = 0
+    """How often this node gave up a seat in the log: see model.ids.seat_id."""
 
 
 def load(disk: Disk) -> Record | None:

@@ -39,9 +39,10 @@ class Toolbox(Protocol):
         """A wire speaking with this identity."""
 
     def log(
-        self, node_id: str, address: str, wire: Wire, machine: Machine, sealer: Sealing, *, bootstrap: bool
+        self, seat: str, address: str, wire: Wire, machine: Machine, sealer: Sealing, *, bootstrap: bool
     ) -> Log:
-        """A replicated log. `bootstrap`: begin a new one with this node as its only member; otherwise
+        """A replicated log in the folder `raft`. `bootstrap`: begin a new one with this seat as its only
+        member; otherwise
         recover what is on disk, or wait to be added."""
 
     def sealer(self, *, create: bool) -> Sealing:

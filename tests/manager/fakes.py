@@ -20,6 +20,8 @@ from swarmpy.ports import (
 class LocalLog:
     """ports.Log with one member that always leads, until `depose`."""
 
+    failure: str | None = None
+
     def __init__(self, machine: Machine, node_id: str = "m1") -> None:
         self._machine, self._id = machine, node_id
         self._index = 1
@@ -72,6 +74,9 @@ class LocalLog:
 
     async def remove_member(self, member_id: str, *, timeout: float = 10.0) -> None:
         self.members = [one for one in self.members if one.id != member_id]
+
+    async def recover_alone(self) -> None:
+        """Nothing is lost."""
 
     async def transfer(self, member_id: str | None = None, *, timeout: float = 5.0) -> None:
         self.depose()
