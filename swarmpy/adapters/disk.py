@@ -31,8 +31,8 @@ class FileDisk:
     the kernel reports late reaches our fdatasync.
     """
 
-    def __init__(self, root: str) -> None:
-        self._root = root
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self._root = os.fspath(root)
         self._pool: ThreadPoolExecutor | None = None
         self._appending: tuple[str, int] | None = None
         os.makedirs(root, mode=_FOLDER_MODE, exist_ok=True)

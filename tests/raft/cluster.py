@@ -6,7 +6,8 @@ import asyncio
 import dataclasses
 from typing import Any
 
-from swarmpy.adapters.raft import PlainSealer, RaftLog, RaftSettings
+from swarmpy.adapters.raft import RaftLog, RaftSettings
+from swarmpy.pki.seal import PlainSealer
 from swarmpy.ports import LogRole, Member
 from tests.raft.fakes import FakeClock, FakeEntropy, FakeWire, ListMachine, MemDisk, Network
 

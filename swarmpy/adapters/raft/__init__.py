@@ -2,17 +2,12 @@
 
 from swarmpy.adapters.raft.frames import CorruptError
 from swarmpy.adapters.raft.node import ApplyError, MembershipError, RaftLog
-from swarmpy.adapters.raft.seal import AesSealer, PlainSealer, Sealer, SealError
 from swarmpy.adapters.raft.settings import RaftSettings
 
 __all__ = [
-    "AesSealer",
     "ApplyError",
     "CorruptError",
     "MembershipError",
-    "PlainSealer",
     "RaftLog",
     "RaftSettings",
-    "SealError",
-    "Sealer",
 ]

@@ -20,7 +20,8 @@ from collections.abc import Iterator
 
 import google_crc32c
 
-from swarmpy.adapters.raft.seal import Sealer, SealError
+from swarmpy.pki.errors import LockedError, SealError
+from swarmpy.pki.seal import Sealing
 
 _HEADER = struct.Struct("<4sIQI")
 _CRC = struct.Struct("<I")
@@ -43,7 +44,7 @@ def crc32c(data: bytes, start: int = 0) -> int:
 class FrameWriter:
     """Builds the frames of one file in order."""
 
-    def __init__(self, sealer: Sealer, context: bytes) -> None:
+    def __init__(self, sealer: Sealing, context: bytes) -> None:
         self._sealer = sealer
         self._context = context
         self._number = 0
@@ -60,7 +61,7 @@ class FrameWriter:
         return frame.ljust(_padded(len(frame)), _PADDING)
 
 
-def read_frames(data: bytes, sealer: Sealer, context: bytes, *, what: str) -> Iterator[tuple[int, bytes]]:
+def read_frames(data: bytes, sealer: Sealing, context: bytes, *, what: str) -> Iterator[tuple[int, bytes]]:
     """The (number, payload) of each whole frame; a torn last frame ends the file.
 
     Raises CorruptError naming `what`.
@@ -78,6 +79,8 @@ def read_frames(data: bytes, sealer: Sealer, context: bytes, *, what: str) -> It
             raise CorruptError(_sentence(what, number, position, "its checksum does not match"))
         try:
             payload = sealer.open(body, _aad(context, number, chain))
+        except LockedError:
+            raise
         except SealError as error:
             raise CorruptError(_sentence(what, number, position, str(error))) from error
         yield number, payload

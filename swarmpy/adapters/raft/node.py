@@ -15,11 +15,11 @@ from swarmpy.adapters.raft.core import ApplyFailed, Core, Proposal
 from swarmpy.adapters.raft.engine import Engine
 from swarmpy.adapters.raft.journal import BASE, Journal, LogImage
 from swarmpy.adapters.raft.pinned import FAIL_REASON, RaftNode, Surroundings, driving
-from swarmpy.adapters.raft.seal import Sealer
 from swarmpy.adapters.raft.settings import RaftSettings
 from swarmpy.adapters.raft.state import CANDIDATE, LEADER
 from swarmpy.adapters.raft.store import Snapshot, Store
 from swarmpy.adapters.raft.transport import Transport
+from swarmpy.pki.seal import Sealing
 from swarmpy.ports import (
     AmbiguousError,
     Clock,
@@ -64,7 +64,7 @@ class RaftLog:
         clock: Clock,
         entropy: Entropy,
         machine: Machine,
-        sealer: Sealer,
+        sealer: Sealing,
         *,
         bootstrap_members: Sequence[Member] | None = None,
         settings: RaftSettings | None = None,

@@ -21,7 +21,7 @@ import msgpack
 from swarmpy.adapters.raft.config import Membership
 from swarmpy.adapters.raft.frames import CorruptError, FrameWriter, read_frames
 from swarmpy.adapters.raft.journal import BASE, CUT, ENTRY, TERM, Batch, Entry, LogImage, Record
-from swarmpy.adapters.raft.seal import Sealer
+from swarmpy.pki.seal import Sealing
 from swarmpy.ports import Disk
 
 _FORMAT = 1
@@ -70,7 +70,7 @@ class Recovered:
 class Store:
     """One member's files in `folder` of `disk`. Its methods block and raise OSError or CorruptError."""
 
-    def __init__(self, disk: Disk, folder: str, sealer: Sealer, node_id: str) -> None:
+    def __init__(self, disk: Disk, folder: str, sealer: Sealing, node_id: str) -> None:
         self._disk = disk
         self._journals = f"{folder}/journal"
         self._snapshots = f"{folder}/snapshot"
