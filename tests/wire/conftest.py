@@ -54,6 +54,11 @@ class Town:
         cert = authority.issue(csr, node_id, role, cluster, self.clock.now() - age, DEFAULT_EXPIRY)
         return NodeIdentity(cert, key, authority.cert_pem)
 
+    @staticmethod
+    def identity_of(authority: Authority) -> NodeIdentity:
+        """A manager of the same name under another CA."""
+        return Town(authority).identity("m1")
+
     def wire(
         self,
         node_id: str,

@@ -83,22 +83,28 @@ def _sentence(address: str, error: BaseException) -> str:
         if any(sign in text for sign in _NO_TLS):
             return f"{address} does not speak TLS: is it the port of a swarmpy manager (2377)?"
         return f"the TLS connection to {address} failed: {error.reason or error}"
-    if isinstance(error, OSError) and not isinstance(error, aiohttp.ClientSSLError):
+    if isinstance(error, OSError):
         if error.errno == errno.ECONNREFUSED:
             return f"nothing listens on {address}: check the address and that its daemon runs"
         if error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
             return f"{address} cannot be reached: no route to it from here"
+        if error.errno in (errno.ECONNRESET, errno.EPIPE):
+            return f"{address} broke off the connection; if it always does, it does not accept this node"
     return ""
 
 
 def _chain(error: BaseException) -> list[BaseException]:
     found: list[BaseException] = []
     queue: list[BaseException | None] = [error]
-    while queue and len(found) < 16:
+    seen: list[BaseException] = []
+    while queue and len(seen) < 16:
         one = queue.pop(0)
-        if one is None or one in found:
+        if one is None or one in seen:
             continue
-        found.append(one)
+        # aiohttp's TLS errors are ssl's by inheritance, but their text is only a heap of parameters.
+        if not isinstance(one, aiohttp.ClientSSLError):
+            found.append(one)
+        seen.append(one)
         queue += [one.__cause__, one.__context__, getattr(one, "os_error", None)]
         queue.append(getattr(one, "certificate_error", None))
     # The most particular word first: certificates, then TLS, then the socket.

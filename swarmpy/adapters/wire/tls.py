@@ -22,6 +22,8 @@ from swarmpy.adapters.wire.listener import Listener
 from swarmpy.adapters.wire.server import WireServer
 from swarmpy.adapters.wire.settings import WireSettings
 from swarmpy.pki import rpc
+from swarmpy.pki.certs import NodeCertificate
+from swarmpy.pki.errors import CertificateError
 from swarmpy.ports import (
     Body,
     CallHandler,
@@ -42,6 +44,10 @@ class WireIdentity(Protocol):
     def cluster_id(self) -> str:
         """The cluster whose certificates are accepted."""
 
+    @property
+    def certificate(self) -> NodeCertificate:
+        """What the node's present certificate says."""
+
     def server_context(self) -> ssl.SSLContext:
         """For the next accepted connection; the same object until the certificate is renewed."""
 
@@ -60,6 +66,7 @@ class TlsWire:
         settings: WireSettings | None = None,
     ) -> None:
         self._identity = identity
+        self._clock = clock
         self._revoked = revoked if revoked is not None else rpc.Revoked()
         self._settings = settings or WireSettings()
         self._channels: set[WireChannel] = set()
@@ -173,6 +180,11 @@ class TlsWire:
     def _dial(self) -> aiohttp.ClientSession:
         if self._stopped:
             raise WireError("this node's wire is stopped")
+        try:
+            # The other side only resets the connection, so the reason must come from here.
+            self._identity.certificate.check_time(self._clock.now())
+        except CertificateError as error:
+            raise WireError(f"this node cannot call others: {error}") from error
         if self._session is None:
             self._session = dialer.new_session(self._settings)
         return self._session
