@@ -101,7 +101,6 @@ async def serve(state_dir: Path, socket: Path, engine_url: str) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     tools = RealTools(state_dir, engine_url)
     node = Node(tools)
     api = ApiServer(node, engine_url, entropy=tools.entropy)
@@ -147,6 +146,7 @@ def main(argv: list[str] | None = None) -> int:
     if os.geteuid() != 0:
         logger.error("the daemon must run as root: it drives the Docker Engine and the node's network")
         return 1
+    options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(KeyboardInterrupt):
         return asyncio.run(serve(options.state_dir, options.socket, options.engine))
     return 0

@@ -1,1 +1,1 @@
-"""HTTP on the node's unix socket: Docker-compatible endpoints, our own, and the pass-through."""
+"""HTTP: the Docker-compatible endpoints, our own endpoints, the pass-through to the Engine."""

@@ -1,1 +1,5 @@
-"""Clusters on one machine: one network and mount namespace and one Docker Engine per node."""
+"""LAB: whole clusters on one machine, for tests, benchmarks and people.
+
+What belongs here: making nodes out of namespaces, their engines, their network and their faults. What does
+not: anything that runs in a real cluster.
+"""

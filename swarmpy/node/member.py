@@ -31,7 +31,7 @@ from swarmpy.state.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
-LOG_FOLDER = "raft"
+LOG_FOLDERS = ("raft/journal", "raft/snapshot")
 RETRY = 1.0
 """Seconds between attempts to take a seat among the managers, or to start a log that stopped."""
 
@@ -228,9 +228,10 @@ class Member:
 
         def forget() -> None:
             record.save(disk, self.record)
-            for name in disk.list(LOG_FOLDER):
-                disk.unlink(f"{LOG_FOLDER}/{name}")
-            disk.sync_dir(LOG_FOLDER)
+            for folder in LOG_FOLDERS:
+                for name in disk.list(folder):
+                    disk.unlink(f"{folder}/{name}")
+                disk.sync_dir(folder)
 
         await disk.work(forget)
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from swarmpy.ports import Body, Peer, RefusedError, WireError
 from swarmpy.sim.net import SimNet
@@ -94,6 +94,8 @@ class SimChannel:
         if self._end is not None:
             raise self._again()
         self._credit -= len(data)
+        if self._net.tap is not None and self._other is not None:
+            self._net.tap(self.wire.host, self._other.wire.host, body)
         self.post(DATA, data)
 
     async def recv(self) -> Body:

@@ -24,6 +24,9 @@ from swarmpy.sim.trace import Trace
 
 T = TypeVar("T")
 
+SECTOR = 512
+"""Bytes that a device writes wholly or not at all."""
+
 Hook = Callable[[str, str], None]
 """Called around each operation with ("before" | "after" and the operation's name, the path)."""
 
@@ -67,16 +70,18 @@ class _File:
 
 
 def _torn_tail(data: bytes, safe: int, chance: random.Random) -> bytes:
-    """A prefix of what was appended survives; its last block may be zeroes or noise."""
+    """A prefix of what was appended survives; some of its sectors may never have been written (zeros)."""
     cut = chance.randint(safe, len(data))
-    kept = data[:cut]
-    kind = chance.random()
-    if kind < 0.5 or cut == safe:
-        return kept
-    spoiled = chance.randint(safe, cut)
-    if kind < 0.75:
-        return kept[:spoiled] + bytes(cut - spoiled)
-    return kept[:spoiled] + chance.randbytes(cut - spoiled)
+    kept = bytearray(data[:cut])
+    if chance.random() < 0.5:
+        return bytes(kept)
+    start = safe
+    while start < cut:
+        end = min(cut, (start // SECTOR + 1) * SECTOR)
+        if chance.random() < 0.4:
+            kept[start:end] = bytes(end - start)
+        start = end
+    return bytes(kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,9 @@ def _folder(path: str) -> str:
 class Platter:
     """The magnetic truth of one node. Times in seconds, sizes in bytes."""
 
+    QUICK = (0.0002, 0.001)
+    """How long jobs take on a disk in good health, seconds."""
+
     def __init__(self, seed: str) -> None:
         self.chance = random.Random(seed)  # noqa: S311  a simulation must be repeatable
         self.live: dict[str, _File] = {}
@@ -102,7 +110,7 @@ class Platter:
         self.pending: list[_NameOp] = []
         self.capacity: int | None = None
         """Bytes that fit; None is no limit."""
-        self.latency = (0.0002, 0.001)
+        self.latency = self.QUICK
         """How long a job in `work` takes."""
         self.failing_sync = 0
         """How many of the next syncs fail with EIO."""
@@ -128,6 +136,15 @@ class Platter:
         self.live = names
         self.durable = dict(names)
         self.pending = []
+
+    def unlucky(self) -> Platter:
+        """Another disk with what would be left after a power cut now, in the worst case."""
+        other = Platter("unlucky")
+        other.folders = set(self.folders)
+        for path, file in self.durable.items():
+            data = bytearray(file.base if file.base is not None else file.data[: file.safe])
+            other.live[path] = other.durable[path] = _File(data, safe=len(data))
+        return other
 
     def wipe(self) -> None:
         """An empty disk in the same machine."""

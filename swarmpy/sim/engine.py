@@ -124,6 +124,20 @@ class Dockerd:
         self._stuck = []
         self.hanging = False
 
+    def heal(self) -> None:
+        """Behave well from now on."""
+        self.deaf = self.refuse_start = 0.0
+        self.pull_time = (0.1, 1.0)
+        if self.hanging:
+            self.unhang()
+        if not self.up:
+            self.revive()
+
+    @property
+    def listed(self) -> list[Container]:
+        """All containers, by id."""
+        return self._sorted()
+
     def _sorted(self) -> list[Container]:
         return [self.containers[key] for key in sorted(self.containers)]
 

@@ -96,6 +96,18 @@ class SimTask(asyncio.Task[T]):
         return self.number
 
 
+class SimFuture(asyncio.Future[T]):
+    """A future that hashes by its number, for the same reason."""
+
+    def __init__(self, *, loop: SimLoop) -> None:
+        loop.future_count += 1
+        self.number = loop.future_count
+        super().__init__(loop=loop)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
 def _new_task(loop: Any, coro: Any, context: Context | None = None) -> SimTask[Any]:
     return SimTask(coro, loop=loop, context=context)
 
@@ -108,6 +120,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self.instant = 0.0
         self.steps = 0
         self.task_count = 0
+        self.future_count = 0
         self.max_steps = max_steps
         self.max_time = max_time
         self.problems: list[str] = []
@@ -118,6 +131,8 @@ class SimLoop(asyncio.BaseEventLoop):
         self._zombies: list[SimTask[Any]] = []
         self._fatal: BaseException | None = None
         self.last_error: BaseException | None = None
+        self.watch: Callable[[], None] | None = None
+        """Called after each round of callbacks: where invariants look."""
         self.set_task_factory(_new_task)
         self.set_exception_handler(self._report)
 
@@ -126,6 +141,10 @@ class SimLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         """Virtual seconds since the run began."""
         return self.instant
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """A future of this loop."""
+        return SimFuture(loop=self)
 
     def call_at(  # type: ignore[override]  # the callback's variadic types do not matter here
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
@@ -185,6 +204,8 @@ class SimLoop(asyncio.BaseEventLoop):
             self.steps += 1
             self._busy += 1
             handle._run()
+        if self.watch is not None:
+            self.watch()
         if self._busy > BUSY_LIMIT:
             raise Spinning(f"{self._busy} callbacks ran at {self.instant:.6f} s and time did not pass")
         if self.steps > self.max_steps:

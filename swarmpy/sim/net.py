@@ -56,6 +56,8 @@ class SimNet:
         self.problems: list[str] = []
         """Handlers that failed in a way that they should not."""
         self.delivered = 0
+        self.tap: Callable[[str, str, Any], None] | None = None
+        """Sees every body as it is sent on a channel: (from host, to host, body)."""
         self._walls: dict[tuple[str, str], int] = {}
         self._numbers = 0
         self._ports = 40_000

@@ -27,6 +27,8 @@ from swarmpy.plan.admission import validate
 from swarmpy.state.changes import Change, Delete, Put
 from swarmpy.state.snapshot import Snapshot
 
+_MODES = {"Replicated", "Global", "ReplicatedJob", "GlobalJob"}
+
 Admitted = tuple[list[Change], Result]
 
 
@@ -110,7 +112,7 @@ def stored(sent: str, fallback_name: str) -> str:
     task.setdefault("ForceUpdate", 0)
     task["Runtime"] = task.get("Runtime") or "container"
     mode = spec.setdefault("Mode", {})
-    if not mode:
+    if not mode.keys() & _MODES:
         mode["Replicated"] = {}
     if "Replicated" in mode:
         mode["Replicated"].setdefault("Replicas", 1)

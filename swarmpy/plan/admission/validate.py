@@ -55,7 +55,11 @@ def check(spec: ServiceSpec) -> None:
     _resources(spec.task_template.resources)
     _restart(spec.task_template.restart_policy)
     _placement(spec.task_template.placement)
-    _container(spec.task_template)
+    _container(spec.task_template.container)
+    try:
+        template.check_container(spec.task_template.container, spec.name, spec.labels)
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from None
     _mode(spec.mode)
     _job(spec)
     for config, kind in ((spec.update_config, "update"), (spec.rollback_config, "rollback")):
@@ -142,10 +146,8 @@ def _placement(placement: Placement) -> None:
         raise InvalidArgument("max replicas per node cannot be negative (0 is no limit)")
 
 
-def _container(task: TaskTemplate) -> None:
-    container = task.container
+def _container(container: ContainerSpec) -> None:
     _unsupported(container)
-    _templates(task)
     _image(container.image)
     _mounts(container.mounts)
     if container.healthcheck is not None:
@@ -179,31 +181,6 @@ def _says_something(value: object) -> bool:
     if isinstance(value, dict):
         return any(_says_something(item) for item in value.values())
     return bool(value)
-
-
-def _templated(task: TaskTemplate) -> Iterable[str]:
-    """Every text of a container spec in which {{...}} is expanded on the node."""
-    container = task.container
-    yield from container.env
-    yield container.hostname
-    for mount in container.mounts:
-        yield mount.source
-        yield mount.target
-        options = mount.volume_options
-        if options is not None:
-            yield from options.labels.values()
-            if options.driver_config is not None:
-                yield from options.driver_config.options.values()
-
-
-def _templates(task: TaskTemplate) -> None:
-    for text in _templated(task):
-        if "{{" not in text:
-            continue
-        try:
-            template.validate(text)
-        except ValueError as error:
-            raise InvalidArgument(str(error)) from None
 
 
 def _image(image: str) -> None:
@@ -264,8 +241,8 @@ def _health(check: Healthcheck) -> None:
 
 
 def _mode(mode: Mode) -> None:
-    given = [part for part in (mode.replicated, mode.global_, mode.replicated_job, mode.global_job) if part]
-    if len(given) > 1:
+    parts = (mode.replicated, mode.global_, mode.replicated_job, mode.global_job)
+    if sum(part is not None for part in parts) > 1:
         raise InvalidArgument("must specify only one service mode")
     replicas = mode.replicated.replicas if mode.replicated is not None else None
     if replicas is not None and replicas < 0:

@@ -1,0 +1,158 @@
+"""Invariants of consensus, checked at every step of a running simulation.
+
+What belongs here: what must always be true of the members' logs, votes and applied entries, whatever the
+machine is. What does not: clients' histories (history.py), tasks and nodes (invariants.py).
+
+The names in brackets are the properties of Ongaro's thesis (2014), figure 3.2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from swarmpy.adapters.raft import PlainSealer, RaftLog
+from swarmpy.adapters.raft.journal import Journal
+from swarmpy.adapters.raft.state import LEADER
+from swarmpy.adapters.raft.store import Store
+from swarmpy.ports import Body
+from swarmpy.sim.disk import SimDisk
+from swarmpy.sim.stage import Box, Stage
+
+
+class RaftWatch:
+    """Looks over the shoulders of all members of one log."""
+
+    def __init__(self, stage: Stage, *, sealer: Any = None, folder: str = "raft") -> None:
+        self.stage = stage
+        self.folder = folder
+        self.sealer = sealer or PlainSealer()
+        self.leaders: dict[int, str] = {}
+        """Term to leader."""
+        self.entries: dict[tuple[int, int], tuple[bytes, int]] = {}
+        """(index, term) to (digest of the command, term of the entry before)."""
+        self.applied: dict[int, tuple[bytes, bytes]] = {}
+        """Index to (entry, digest of everything up to it) of regular entries."""
+        self.committed: dict[int, int] = {}
+        """Index to term of entries that some member applied."""
+        self.top = 0
+        """The largest committed index."""
+        self._cores: dict[str, Any] = {}
+        self._roles: dict[str, tuple[int, int]] = {}
+        self._commits: dict[str, int] = {}
+        self._acks = stage.chance("acks")
+
+    # ------------------------------------------------------------ members come and go
+
+    def attach(self, box: Box, log: RaftLog) -> None:
+        """A member started."""
+        engine: Any = log._engine
+        core = engine.core
+        self._cores[box.name] = core
+        self._commits[box.name] = core.applied_index
+        journal: Journal = core.log
+        before: int | None = None
+        for command, index, term in journal[:]:
+            self._entry(box.name, index, term, command, before)
+            before = term
+        add = journal.add
+
+        def watched(command: bytes, index: int, term: int) -> None:
+            self._entry(box.name, index, term, command, journal.term_at(index - 1))
+            add(command, index, term)
+
+        journal.add = watched  # type: ignore[method-assign]  # only this instance is watched
+
+    def look(self) -> None:
+        """Called after every round of callbacks."""
+        for name in list(self._cores):
+            box = self.stage.boxes[name]
+            if not box.running:
+                del self._cores[name]
+                self._roles.pop(name, None)
+                continue
+            core = self._cores[name]
+            role = (core.raft_state, core.term)
+            if self._roles.get(name) != role:
+                self._roles[name] = role
+                if role[0] == LEADER:
+                    self._leads(name, core)
+            commit = core.commit_index
+            if commit > self._commits[name]:
+                self._committed(name, core, commit)
+
+    # ------------------------------------------------------------ the properties
+
+    def _leads(self, name: str, core: Any) -> None:
+        """At most one leader a term [Election Safety], with every committed entry [Leader Completeness]."""
+        self.stage.trace.emit(name, f"leads term {core.term}")
+        known = self.leaders.setdefault(core.term, name)
+        if known != name:
+            self.stage.violate("one-leader", f"{known} and {name} both lead term {core.term}")
+        if core.last_index < self.top:
+            self.stage.violate("leader-complete", f"{name} leads term {core.term} with a log up to "
+                               f"{core.last_index}, but {self.top} is committed")  # fmt: skip
+        elif core.log.term_at(self.top) not in (None, self.committed.get(self.top)):
+            self.stage.violate("leader-complete", f"{name} leads term {core.term} with another entry "
+                               f"{self.top} than the committed one")  # fmt: skip
+
+    def _committed(self, name: str, core: Any, commit: int) -> None:
+        """Committed entries never change [State Machine Safety]."""
+        for index in range(self._commits[name] + 1, commit + 1):
+            term = core.log.term_at(index)
+            if term is None:
+                continue
+            known = self.committed.setdefault(index, term)
+            if known != term:
+                self.stage.violate("committed-stays", f"{name} commits entry {index} of term {term}, but "
+                                   f"that of term {known} was committed")  # fmt: skip
+        self._commits[name] = commit
+        self.top = max(self.top, commit)
+
+    def _entry(self, name: str, index: int, term: int, command: bytes, before: int | None) -> None:
+        """Equal index and term mean equal entry and equal log before it [Log Matching]."""
+        digest = hashlib.blake2b(command, digest_size=8).digest()
+        known = self.entries.setdefault((index, term), (digest, -1 if before is None else before))
+        if known[0] != digest or (before is not None and known[1] not in (before, -1)):
+            self.stage.violate("log-matching", f"{name} holds another entry ({index}, {term}) than others")
+
+    def saw_applied(self, name: str, index: int, entry: bytes, digest: bytes) -> None:
+        """A member applied an entry: all apply the same, in the same order."""
+        known = self.applied.setdefault(index, (entry, digest))
+        if known[0] != entry:
+            self.stage.violate("same-entries", f"{name} applied another entry at {index} than others")
+        elif known[1] != digest:
+            self.stage.violate("same-state", f"{name} has another state after {index} than others")
+
+    def saw_loaded(self, name: str, index: int, digest: bytes) -> None:
+        """A member loaded a snapshot: it must be the state that the entries make."""
+        known = self.applied.get(index)
+        if known is not None and known[1] != digest:
+            self.stage.violate("snapshot-is-replay", f"{name} loaded a state at {index} that is not the replay")
+
+    # ------------------------------------------------------------ promises
+
+    def tap(self, host: str, target: str, body: Body) -> None:
+        """A message leaves: what it promises must be durable already."""
+        kind = body.get("type")
+        if kind == "response_vote" and body.get("granted") and not body.get("pre"):
+            self._check_vote(host, body["term"])
+        elif kind == "next_node_idx" and body.get("success") and self._acks.random() < 0.02:
+            self._check_ack(host, body["next_node_idx"] - 1)
+
+    def _durable(self, host: str) -> tuple[Box, Any]:
+        """What would be found on this machine's disk after the unluckiest power cut now."""
+        box = next(box for box in self.stage.boxes.values() if box.host == host)
+        store = Store(SimDisk(box.platter.unlucky()), self.folder, self.sealer, box.me.node_id)
+        return box, store.open().image
+
+    def _check_vote(self, host: str, term: int) -> None:
+        box, image = self._durable(host)
+        if image.term < term or image.vote is None:
+            self.stage.violate("vote-durable", f"{box.name} voted in term {term} before that was on its disk")
+
+    def _check_ack(self, host: str, index: int) -> None:
+        box, image = self._durable(host)
+        if image.entries[-1][1] < index:
+            self.stage.violate("ack-durable", f"{box.name} confirmed entry {index}, but its disk ends at "
+                               f"{image.entries[-1][1]}")  # fmt: skip

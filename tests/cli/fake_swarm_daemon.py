@@ -1,0 +1,393 @@
+"""A small swarm daemon for tests of the command line: HTTP on a unix socket over an in-memory cluster.
+
+It keeps services, tasks and nodes consistent (versions, previous specs, names), records every request, and
+moves tasks one state on each time they are listed. It answers both `swarmpy` and the real `docker` client.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import socketserver
+import struct
+import threading
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+NODE_M = "m1aaaaaaaaaaaaaaaaaaaaaaa"
+NODE_W = "w1bbbbbbbbbbbbbbbbbbbbbbb"
+NODE_X = "w10cccccccccccccccccccccc"
+DIGEST = "sha256:" + "ab" * 32
+STATES = ("new", "pending", "assigned", "accepted", "preparing", "ready", "starting", "running")
+INACTIVE = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" '
+    "to connect this node to swarm and try again."
+)
+STAMP = "2026-01-02T03:04:05.123456789Z"
+
+
+class Refused(Exception):
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def node(node_id: str, hostname: str, role: str, state: str = "ready") -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "ID": node_id,
+        "Version": {"Index": 7},
+        "CreatedAt": STAMP,
+        "UpdatedAt": STAMP,
+        "Spec": {"Labels": {}, "Role": role, "Availability": "active"},
+        "Description": {
+            "Hostname": hostname,
+            "Platform": {"Architecture": "x86_64", "OS": "linux"},
+            "Resources": {"NanoCPUs": 4000000000, "MemoryBytes": 8346071040},
+            "Engine": {
+                "EngineVersion": "20.10.24",
+                "Labels": {"disk": "ssd"},
+                "Plugins": [{"Type": "Volume", "Name": "local"}, {"Type": "Log", "Name": "json-file"}],
+            },
+            "TLSInfo": {"TrustRoot": "ROOT\n", "CertIssuerSubject": "c3Vi", "CertIssuerPublicKey": "a2V5"},
+        },
+        "Status": {"State": state, "Addr": "10.0.0.1"},
+    }
+    if role == "manager":
+        found["ManagerStatus"] = {"Leader": True, "Reachability": "reachable", "Addr": "10.0.0.1:2377"}
+    return found
+
+
+class Cluster:
+    """The daemon's memory."""
+
+    def __init__(self) -> None:
+        self.active = True
+        self.index = 100
+        self.requests: list[dict[str, Any]] = []
+        self.services: dict[str, dict[str, Any]] = {}
+        self.tasks: dict[str, dict[str, Any]] = {}
+        self.nodes = {one["ID"]: one for one in (
+            node(NODE_X, "node10", "worker", "down"), node(NODE_M, "node1", "manager"),
+            node(NODE_W, "node2", "worker"))}  # fmt: skip
+        self.tokens = {"Worker": "SWMTKN-1-aaa-worker", "Manager": "SWMTKN-1-aaa-manager"}
+        self.swarm_spec: dict[str, Any] = {"Name": "default", "Labels": {}, "Orchestration": {}}
+        self.registry: dict[str, Any] = {}
+        self.logs: list[tuple[int, bytes]] = []
+        self.stuck = False
+        self.task_error = ""
+        self.role_after_join = "worker"
+
+    def next(self) -> int:
+        self.index += 1
+        return self.index
+
+    # ------------------------------------------------------------ services
+
+    def service(self, reference: str) -> dict[str, Any]:
+        for one in self.services.values():
+            if reference in (one["ID"], one["Spec"]["Name"]):
+                return one
+        found = [one for one in self.services.values() if one["ID"].startswith(reference)]
+        if len(found) == 1:
+            return found[0]
+        raise Refused(404, f"service {reference} not found")
+
+    def create(self, spec: dict[str, Any]) -> dict[str, Any]:
+        if any(one["Spec"]["Name"].lower() == spec["Name"].lower() for one in self.services.values()):
+            raise Refused(409, "rpc error: code = AlreadyExists desc = name conflicts with an existing object: "
+                               f"service {spec['Name']} already exists")  # fmt: skip
+        index = self.next()
+        service_id = f"s{index:024d}"
+        spec["Name"] = spec["Name"] or f"generated_{index}"
+        self.services[service_id] = {
+            "ID": service_id, "Version": {"Index": index}, "CreatedAt": STAMP, "UpdatedAt": STAMP,
+            "Spec": spec, "Endpoint": {"Spec": {}, "Ports": (spec.get("EndpointSpec") or {}).get("Ports") or []},
+        }  # fmt: skip
+        self.reconcile(service_id)
+        return {"ID": service_id}
+
+    def update(self, service_id: str, spec: dict[str, Any], query: dict[str, str]) -> dict[str, Any]:
+        service = self.service(service_id)
+        if query.get("version") != str(service["Version"]["Index"]):
+            raise Refused(500, "rpc error: code = Unknown desc = update out of sequence")
+        if query.get("rollback") == "previous":
+            if "PreviousSpec" not in service:
+                raise Refused(400, "rpc error: code = FailedPrecondition desc = service does not have a previous spec")
+            spec = service["PreviousSpec"]
+        service["PreviousSpec"], service["Spec"] = service["Spec"], spec
+        service["Version"] = {"Index": self.next()}
+        self.reconcile(service["ID"])
+        return {"Warnings": None}
+
+    def reconcile(self, service_id: str) -> None:
+        service = self.services[service_id]
+        mode = service["Spec"].get("Mode") or {}
+        places: list[tuple[int, str]]
+        if "Global" in mode:
+            places = [(0, NODE_M), (0, NODE_W)]
+        else:
+            replicas = (mode.get("Replicated") or {}).get("Replicas", 1)
+            places = [(slot, NODE_M if slot % 2 else NODE_W) for slot in range(1, replicas + 1)]
+        wanted = {(slot or node_id) for slot, node_id in places}
+        mine = {(one["Slot"] or one["NodeID"]): one for one in self.tasks.values() if one["ServiceID"] == service_id}
+        for key, one in mine.items():
+            if key not in wanted:
+                del self.tasks[one["ID"]]
+        for slot, node_id in places:
+            if (slot or node_id) not in mine:
+                self.add_task(service, slot, node_id)
+
+    def add_task(self, service: dict[str, Any], slot: int, node_id: str, **more: Any) -> dict[str, Any]:
+        index = self.next()
+        task = {
+            "ID": f"t{index:024d}", "Version": {"Index": index}, "CreatedAt": f"2026-01-02T03:04:05.{index:09d}Z",
+            "UpdatedAt": STAMP, "Spec": copy.deepcopy(service["Spec"]["TaskTemplate"]),
+            "ServiceID": service["ID"], "Slot": slot, "NodeID": node_id, "DesiredState": "running",
+            "Status": {"Timestamp": STAMP, "State": "new", "PortStatus": {}},
+        }  # fmt: skip
+        task.update(more)
+        self.tasks[task["ID"]] = task
+        return task
+
+    def advance(self) -> None:
+        for task in self.tasks.values():
+            state = task["Status"]["State"]
+            if state in STATES[:-1] and not self.stuck:
+                task["Status"]["State"] = STATES[STATES.index(state) + 1]
+            if self.task_error:
+                task["Status"]["Err"] = self.task_error
+
+    def counts(self, service_id: str) -> dict[str, int]:
+        mine = [one for one in self.tasks.values() if one["ServiceID"] == service_id]
+        running = sum(one["Status"]["State"] == "running" for one in mine)
+        return {"RunningTasks": running, "DesiredTasks": sum(one["DesiredState"] == "running" for one in mine)}
+
+    # ------------------------------------------------------------ nodes and the cluster
+
+    def node(self, reference: str) -> dict[str, Any]:
+        for one in self.nodes.values():
+            if reference in (one["ID"], one["Description"]["Hostname"]):
+                return one
+        raise Refused(404, f"node {reference} not found")
+
+    def info(self) -> dict[str, Any]:
+        if not self.active:
+            return {"Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False,
+                              "Error": "", "RemoteManagers": None}}  # fmt: skip
+        return {"Swarm": {
+            "NodeID": NODE_M, "NodeAddr": "10.0.0.1", "LocalNodeState": "active", "ControlAvailable": True,
+            "Error": "", "RemoteManagers": [{"NodeID": NODE_M, "Addr": "10.0.0.1:2377"}], "Nodes": 3, "Managers": 1,
+            "Cluster": {"ID": "c1", "TLSInfo": {"TrustRoot": "ROOT\n", "CertIssuerSubject": "c3Vi",
+                                                "CertIssuerPublicKey": "a2V5"}}}}  # fmt: skip
+
+    def swarm(self) -> dict[str, Any]:
+        return {"ID": "c1", "Version": {"Index": self.index}, "Spec": self.swarm_spec, "JoinTokens": self.tokens}
+
+
+def _matching(items: list[dict[str, Any]], query: dict[str, str]) -> list[dict[str, Any]]:
+    wanted = json.loads(query.get("filters") or "{}")
+    for key, values in wanted.items():
+        values = list(values)
+        if key == "id":
+            items = [one for one in items if any(one["ID"].startswith(value) for value in values)]
+        elif key == "name":
+            items = [one for one in items if any(one["Spec"]["Name"].startswith(value) for value in values)]
+        elif key in ("service", "node"):
+            field = {"service": "ServiceID", "node": "NodeID"}[key]
+            items = [one for one in items if one[field] in values]
+        elif key == "desired-state":
+            items = [one for one in items if one["DesiredState"] in values]
+        elif key not in ("_up-to-date", "role", "mode", "label"):
+            raise Refused(400, f"invalid filter '{key}'")
+    return items
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    server: FakeDaemon
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: requests are recorded instead."""
+
+    def address_string(self) -> str:
+        return "unix"
+
+    def handle_one(self) -> None:
+        cluster = self.server.cluster
+        url = urlsplit(self.path)
+        path = re.sub(r"\A/v1\.\d+/", "/", unquote(url.path))
+        query = {key: values[0] for key, values in parse_qs(url.query, keep_blank_values=True).items()}
+        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = json.loads(raw) if raw.strip() else None
+        with self.server.lock:
+            cluster.requests.append({"method": self.command, "path": path, "query": query, "body": copy.deepcopy(body),
+                                     "headers": dict(self.headers)})  # fmt: skip
+            try:
+                status, answer = self.route(cluster, path, query, body)
+            except Refused as refused:
+                status, answer = refused.status, {"message": str(refused)}
+        if isinstance(answer, list) and answer and isinstance(answer[0], bytes):
+            return self.send_pieces(answer)
+        data = answer.encode() if isinstance(answer, str) else b"" if answer is None else json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Api-Version", "1.50")
+        self.send_header("Ostype", "linux")
+        self.send_header("Content-Type", "text/plain" if isinstance(answer, str) else "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+        return None
+
+    do_GET = do_POST = do_DELETE = do_HEAD = handle_one
+
+    def send_pieces(self, pieces: list[bytes]) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for piece in pieces:
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        if self.server.hold_streams is not None:
+            self.wfile.flush()
+            self.server.streaming.set()
+            self.server.hold_streams.wait(30)
+        self.wfile.write(b"0\r\n\r\n")
+
+    def route(self, cluster: Cluster, path: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        if path == "/_ping":
+            return 200, "OK"
+        if path == "/info":
+            return 200, cluster.info()
+        if path == "/swarm/init":
+            if cluster.active:
+                raise Refused(503, "This node is already part of a swarm.")
+            cluster.active = True
+            return 200, NODE_M
+        if path == "/swarm/join":
+            if body["JoinToken"] != cluster.tokens["Worker"]:
+                raise Refused(400, "rpc error: code = InvalidArgument desc = A valid join token is necessary to join "
+                                   "this cluster")  # fmt: skip
+            cluster.active = cluster.role_after_join == "manager"
+            return 200, None
+        if path.startswith("/distribution/"):
+            name = path[len("/distribution/") : -len("/json")]
+            if name not in cluster.registry:
+                raise Refused(404, f"manifest for {name} not found")
+            return 200, cluster.registry[name]
+        if not cluster.active:
+            raise Refused(503, INACTIVE)
+        for prefix, serve in (("/swarm", self.serve_swarm), ("/nodes", self.serve_nodes),
+                              ("/services", self.serve_services), ("/tasks", self.serve_tasks)):  # fmt: skip
+            if path == prefix or path.startswith(prefix + "/"):
+                return serve(cluster, path[len(prefix) :].strip("/"), query, body)
+        if path == "/swarmpy/v1/explain":
+            return 200, self.server.explanation
+        raise Refused(404, "page not found")
+
+    def serve_swarm(self, cluster: Cluster, rest: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        if rest == "leave":
+            if query.get("force") not in ("1", "true"):
+                raise Refused(503, "You are attempting to leave the swarm on a node that is participating as a manager.")
+            cluster.active = False
+            return 200, None
+        if rest == "update":
+            if query["version"] != str(cluster.index):
+                raise Refused(500, "rpc error: code = Unknown desc = update out of sequence")
+            cluster.swarm_spec = body
+            for role in ("Worker", "Manager"):
+                if query.get(f"rotate{role}Token") == "true":
+                    cluster.tokens[role] += "2"
+            cluster.next()
+            return 200, None
+        if rest == "unlockkey":
+            return 200, {"UnlockKey": "SWMKEY-1-xyz"}
+        return 200, cluster.swarm()
+
+    def serve_nodes(self, cluster: Cluster, rest: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        if not rest:
+            return 200, _matching(list(cluster.nodes.values()), query)
+        found = cluster.node(rest.split("/")[0])
+        if self.command == "DELETE":
+            if found["Status"]["State"] == "ready" and not query.get("force"):
+                raise Refused(400, f"rpc error: code = FailedPrecondition desc = node {found['ID']} is not down and "
+                                   "can't be removed")  # fmt: skip
+            del cluster.nodes[found["ID"]]
+            return 200, None
+        if rest.endswith("/update"):
+            if query["version"] != str(found["Version"]["Index"]):
+                raise Refused(500, "rpc error: code = Unknown desc = update out of sequence")
+            found["Spec"] = body
+            found["Version"] = {"Index": cluster.next()}
+            return 200, None
+        return 200, found
+
+    def serve_services(self, cluster: Cluster, rest: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        if not rest:
+            found = _matching(list(cluster.services.values()), query)
+            if query.get("status"):
+                found = [{**one, "ServiceStatus": cluster.counts(one["ID"])} for one in found]
+            return 200, found
+        if rest == "create":
+            return 201, cluster.create(body)
+        reference, _, action = rest.partition("/")
+        if action == "update":
+            return 200, cluster.update(reference, body, query)
+        service = cluster.service(reference)
+        if action == "logs":
+            return 200, self.frames(cluster)
+        if self.command == "DELETE":
+            del cluster.services[service["ID"]]
+            cluster.tasks = {key: one for key, one in cluster.tasks.items() if one["ServiceID"] != service["ID"]}
+            return 200, None
+        return 200, service
+
+    def serve_tasks(self, cluster: Cluster, rest: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        if not rest:
+            if "_up-to-date" in query.get("filters", ""):
+                cluster.advance()
+            return 200, _matching(list(cluster.tasks.values()), query)
+        task_id, _, action = rest.partition("/")
+        if task_id not in cluster.tasks:
+            raise Refused(404, f"task {task_id} not found")
+        return (200, self.frames(cluster)) if action == "logs" else (200, cluster.tasks[task_id])
+
+    @staticmethod
+    def frames(cluster: Cluster) -> list[bytes]:
+        return [struct.pack(">BxxxI", stream, len(data)) + data for stream, data in cluster.logs] or [b""]
+
+
+class FakeDaemon(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """The daemon, serving from a thread of this process until `close`."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), Handler)
+        self.cluster = Cluster()
+        self.lock = threading.Lock()
+        self.hold_streams: threading.Event | None = None
+        self.streaming = threading.Event()
+        self.explanation: Any = {}
+        self.host = f"unix://{path}"
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread.start()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up in the middle (Ctrl-C) is no error of the daemon's."""
+
+    def close(self) -> None:
+        if self.hold_streams is not None:
+            self.hold_streams.set()
+        self.shutdown()
+        self.server_close()
+        self._thread.join(5)
+
+    def sent(self, method: str, path: str) -> list[dict[str, Any]]:
+        """The recorded requests of that method whose path matches the pattern."""
+        return [one for one in self.cluster.requests if one["method"] == method and re.fullmatch(path, one["path"])]
