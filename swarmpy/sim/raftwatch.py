@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from swarmpy.adapters.raft import PlainSealer, RaftLog
+from swarmpy.adapters.raft import RaftLog
 from swarmpy.adapters.raft.journal import Journal
 from swarmpy.adapters.raft.state import LEADER
 from swarmpy.adapters.raft.store import Store
+from swarmpy.pki.seal import PlainSealer
 from swarmpy.ports import Body
 from swarmpy.sim.disk import SimDisk
 from swarmpy.sim.stage import Box, Stage
@@ -57,9 +58,9 @@ class RaftWatch:
             before = term
         add = journal.add
 
-        def watched(command: bytes, index: int, term: int) -> None:
-            self._entry(box.name, index, term, command, journal.term_at(index - 1))
-            add(command, index, term)
+        def watched(command: bytes, idx: int, term: int) -> None:
+            self._entry(box.name, idx, term, command, journal.term_at(idx - 1))
+            add(command, idx, term)
 
         journal.add = watched  # type: ignore[method-assign]  # only this instance is watched
 
@@ -128,7 +129,7 @@ class RaftWatch:
         """A member loaded a snapshot: it must be the state that the entries make."""
         known = self.applied.get(index)
         if known is not None and known[1] != digest:
-            self.stage.violate("snapshot-is-replay", f"{name} loaded a state at {index} that is not the replay")
+            self.stage.violate("snapshot-is-replay", f"{name} loaded at {index} what no replay makes")
 
     # ------------------------------------------------------------ promises
 
