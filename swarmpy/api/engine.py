@@ -6,7 +6,7 @@ What does not belong here: containers (the agent's), the tunnel for everything e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,7 +101,7 @@ class EngineClient:
                 self._asked = True
         return self._api, self._min_api
 
-    async def events(self, query: Mapping[str, str]) -> AsyncIterator[bytes]:
+    async def events(self, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
         """Lines of the Engine's event stream with these parameters. Raises EngineAbsentError."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=SHORT)
         try:

@@ -72,7 +72,7 @@ def parse(text: str) -> Filters:
     try:
         raw = json.loads(text)
     except (ValueError, RecursionError):
-        raise HttpError(400, "invalid filter: it must be JSON such as {\"name\": [\"web\"]}") from None
+        raise HttpError(400, 'invalid filter: it must be JSON such as {"name": ["web"]}') from None
     if raw is None:
         return Filters()
     if not isinstance(raw, dict):

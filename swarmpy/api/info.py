@@ -41,9 +41,7 @@ class Info:
         try:
             reply = await self._site.engine.request("GET", request.raw_path, timeout=INFO_SECONDS)
             if reply.status != 200:
-                return web.Response(
-                    status=reply.status, body=reply.body, content_type="application/json"
-                )
+                return web.Response(status=reply.status, body=reply.body, content_type="application/json")
             shown = msgspec.json.decode(reply.body, type=dict[str, Any])
         except EngineAbsentError as error:
             shown = {"Name": "", "ServerVersion": "", "ServerErrors": [ENGINE_AWAY.format(reason=error)]}

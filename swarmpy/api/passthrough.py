@@ -83,7 +83,7 @@ class _Head(asyncio.Protocol):
         self._door.open.add(self._transport)
         self._timer = asyncio.get_running_loop().call_later(HEAD_SECONDS, self._transport.abort)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's signature
+    def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         if self._transport is not None:
             self._door.open.discard(self._transport)
@@ -189,7 +189,7 @@ class _Pipe(asyncio.Protocol):
             self._peer.write_eof()
         return True  # the other direction goes on
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's signature
+    def connection_lost(self, exc: Exception | None) -> None:
         if self._transport is not None:
             self._door.open.discard(self._transport)
         self._peer.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from swarmpy.ports import Clock, Entropy, LocalNode
 SOCKET_MODE = 0o660
 _VERSION = r"/v{version:[0-9]+\.[0-9]+}"
 STOP_SECONDS = 2.0
+PROBE_SECONDS = 0.5
 
 
 class AddressInUseError(OSError):
@@ -47,13 +49,27 @@ def engine_path(url: str) -> str:
     return path
 
 
+class WallClock:
+    """The machine's clock: what `since` and `until` of clients mean. Never simulated."""
+
+    def now(self) -> int:
+        """Nanoseconds since the epoch."""
+        return time.time_ns()
+
+    def monotonic(self) -> float:
+        """Seconds since an arbitrary start."""
+        return time.monotonic()
+
+
 class ApiServer:
     """The node's API. `engine_url` is unix:///PATH of the Engine's socket."""
 
-    def __init__(self, local: LocalNode, engine_url: str, *, clock: Clock, entropy: Entropy) -> None:
+    def __init__(
+        self, local: LocalNode, engine_url: str, *, entropy: Entropy, clock: Clock | None = None
+    ) -> None:
         self._engine = EngineClient(engine_path(engine_url))
         self._events = SwarmEvents()
-        self._site = Site(local, self._engine, clock, entropy, self._events.watch)
+        self._site = Site(local, self._engine, clock or WallClock(), entropy, self._events.watch)
         self._runner: web.AppRunner | None = None
         self._door: FrontDoor | None = None
         self._server: asyncio.AbstractServer | None = None
@@ -65,7 +81,7 @@ class ApiServer:
         Raises AddressInUseError where another server answers there, OSError where it cannot listen.
         """
         path = Path(socket_path)
-        await _clear(path)
+        _clear(path)
         runner = web.AppRunner(
             self._application(), handler_cancellation=True, access_log=None, shutdown_timeout=STOP_SECONDS
         )
@@ -108,19 +124,19 @@ class ApiServer:
         return application
 
 
-async def _clear(path: Path) -> None:
+def _clear(path: Path) -> None:
     """Make way for our socket: remove one that nobody serves, refuse where somebody does."""
     if not path.exists():
         return
     if not path.is_socket():
         raise AddressInUseError(f"{path} exists and is not a socket: remove it, or choose another path")
-    try:
-        _, writer = await asyncio.wait_for(asyncio.open_unix_connection(str(path)), timeout=2.0)
-    except (OSError, TimeoutError):
-        path.unlink(missing_ok=True)
-        return
-    writer.close()
-    await writer.wait_closed()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(PROBE_SECONDS)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+            return
     raise AddressInUseError(f"another server answers on {path}: stop it, or choose another path")
 
 

@@ -114,9 +114,7 @@ class Services:
         """DELETE /services/{id}."""
         world = await self._site.control().world()
         found = refs.service(world, request.match_info["id"])
-        await self._site.submit(
-            RemoveService(request_id=self._site.request_id(request), service=found.id)
-        )
+        await self._site.submit(RemoveService(request_id=self._site.request_id(request), service=found.id))
         return web.Response()
 
     async def _spec(self, request: web.Request) -> str:

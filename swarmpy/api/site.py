@@ -1,6 +1,7 @@
 """What every handler has at hand, and the one way to this node's control plane.
 
-What belongs here: the shared context, and the texts for nodes that are not managers. What does not: endpoints.
+What belongs here: the shared context, and the texts for nodes that are not managers. What does not belong
+here: endpoints.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ class Site:
         """The client's id for this request, so that its retry applies once; a fresh one otherwise."""
         given = request.headers.get(REQUEST_ID, "")
         if len(given) > MAX_REQUEST_ID or not given.isprintable():
-            raise HttpError(400, f"invalid {REQUEST_ID} header: at most {MAX_REQUEST_ID} printable characters")
+            raise HttpError(
+                400, f"invalid {REQUEST_ID} header: at most {MAX_REQUEST_ID} printable characters"
+            )
         return given or self.fresh_id()
 
 

@@ -23,6 +23,9 @@ MEMBER = (
     'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.'
 )
 NOT_LOCKED = "swarm is not locked"
+LEAVE_LOCKED = (
+    "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message."
+)
 LAST_MANAGER = (
     "You are attempting to leave the swarm on a node that is participating as a manager. "
     "Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. "
@@ -134,10 +137,7 @@ class Swarm:
         if view.state == "inactive":
             raise HttpError(503, NOT_MEMBER)
         if view.state == "locked" and not force:
-            raise HttpError(
-                503,
-                "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message.",
-            )
+            raise HttpError(503, LEAVE_LOCKED)
         if view.is_manager and not force:
             raise HttpError(503, await self._manager_warning())
         with plain(FailedPrecondition=503):

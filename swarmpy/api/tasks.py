@@ -10,6 +10,7 @@ from swarmpy.api import filters, refs, render
 from swarmpy.api.site import Route, Site
 from swarmpy.model.lifecycle import STATE_BY_WORD
 from swarmpy.model.objects import Task
+from swarmpy.plan.slots import is_dirty
 from swarmpy.state.snapshot import Snapshot
 
 _FILTERS = ("desired-state", "id", "label", "name", "node", "service", "runtime", "_up-to-date")
@@ -68,4 +69,4 @@ def _labels(world: Snapshot, item: Task) -> dict[str, str]:
 
 def _up_to_date(world: Snapshot, item: Task) -> bool:
     service = world.services.get(item.service_id)
-    return service is not None and item.spec_version == service.spec_version
+    return service is not None and not is_dirty(service, item, world.nodes.get(item.node_id))

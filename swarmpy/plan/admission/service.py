@@ -85,7 +85,7 @@ def update(now: int, world: Snapshot, command: UpdateService) -> Admitted:
     return [Put(after, "service update")], Result(id=service.id)
 
 
-def remove(now: int, world: Snapshot, command: RemoveService) -> Admitted:  # noqa: ARG001  one shape for all
+def remove(now: int, world: Snapshot, command: RemoveService) -> Admitted:
     """Admit DELETE /services/{id}. Its tasks are the planners' business. Raises NotFound."""
     service = _service(world, command.service)
     return [Delete("service", service.id, "service remove")], Result(id=service.id)
