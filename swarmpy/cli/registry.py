@@ -39,13 +39,16 @@ def with_tag(image: str) -> str:
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
-def resolve(client: Client, spec: Spec, auth: str) -> None:
-    """Pin the image's digest and platforms. A registry that cannot be asked is a warning, not an error."""
+def resolve(client: Client, spec: Spec, auth: str, *, ask: bool) -> None:
+    """Give the image its tag and, with `ask`, pin its digest and platforms. A registry that cannot be asked
+    is a warning, not an error."""
     container = section(spec, "TaskTemplate.ContainerSpec")
     image = str(container.get("Image", ""))
     if not _IMAGE.match(image):
         return  # the daemon says what is wrong with it
     container["Image"] = with_tag(image)
+    if not ask:
+        return
     try:
         found = client.call("GET", f"/distribution/{image}/json",
                             headers={"X-Registry-Auth": auth} if auth else None)  # fmt: skip

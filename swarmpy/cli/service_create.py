@@ -32,10 +32,9 @@ def create(parsed: Parsed) -> int:
         from swarmpy.cli.registry import auth_header
 
         auth = auth_header(parsed.args[0])
-    if not parsed.on("no-resolve-image"):
-        from swarmpy.cli.registry import resolve
+    from swarmpy.cli.registry import resolve
 
-        resolve(client, spec, auth)
+    resolve(client, spec, auth, ask=not parsed.on("no-resolve-image"))
     headers = {"X-Registry-Auth": auth} if auth else None
     answer = client.call("POST", "/services/create", spec, headers=headers)
     for warning in answer.get("Warnings") or []:
