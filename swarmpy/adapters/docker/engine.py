@@ -19,7 +19,7 @@ import docker
 import docker.errors
 import docker.utils
 
-from swarmpy.adapters.docker_engine.seen import (
+from swarmpy.adapters.docker.seen import (
     GONE,
     container_seen,
     demultiplexed,
@@ -27,7 +27,7 @@ from swarmpy.adapters.docker_engine.seen import (
     lines,
     split_lines,
 )
-from swarmpy.adapters.docker_engine.threads import Calls, Cut, Stream
+from swarmpy.adapters.docker.threads import Calls, Cut, Stream
 from swarmpy.ports import ContainerSeen, EngineError, EngineEvent, LogFrame, LogQuery
 
 T = TypeVar("T")

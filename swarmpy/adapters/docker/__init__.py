@@ -3,6 +3,6 @@
 Nothing else belongs here.
 """
 
-from swarmpy.adapters.docker_engine.engine import DockerEngine
+from swarmpy.adapters.docker.engine import DockerEngine
 
 __all__ = ["DockerEngine"]
