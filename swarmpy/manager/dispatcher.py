@@ -192,7 +192,7 @@ class Dispatcher:
             await self._observe(session.node_id, NodeState.READY, "")
         match message:
             case m.Beat():
-                pass
+                await session.send(m.Acknowledged(number=0))  # so that the agent notices a silent leader
             case m.Statuses():
                 await self._submit(ReportTasks(node=session.node_id, statuses=message.items))
                 await session.send(m.Acknowledged(number=message.number))

@@ -1,0 +1,194 @@
+"""A node's agent: the worker, the session, the log sender, and what the node says of itself.
+
+What belongs here: putting them together, the node's description. What does not: their work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from swarmpy.agent import journal
+from swarmpy.agent.logs import LogSender
+from swarmpy.agent.session import NodeRemovedError, Session
+from swarmpy.agent.worker import Worker
+from swarmpy.model import messages as m
+from swarmpy.model.objects import Description, Resource
+from swarmpy.plan.template import NodeFacts
+from swarmpy.ports import Clock, Disk, Engine, EngineError, Entropy, Wire
+
+logger = logging.getLogger(__name__)
+
+REFRESH = 20.0
+"""Seconds between looks at the Engine's description (Swarm's interval)."""
+FIRST_LOOK = 0.5
+"""Seconds between attempts to read it for the first time."""
+WIPE = 60.0
+"""Seconds that a leaving node waits for its containers to be gone."""
+
+OnCluster = Callable[[m.Welcome | m.Cluster], None]
+OnRemoved = Callable[[], Awaitable[None]]
+
+
+def description_of(info: Mapping[str, Any]) -> Description:
+    """A node's description out of Docker's GET /info."""
+    labels = dict(one.partition("=")[::2] for one in info.get("Labels") or ())
+    plugins = [
+        (kind, str(name))
+        for kind, names in sorted((info.get("Plugins") or {}).items())
+        for name in names or ()
+    ]
+    generic: dict[str, Resource] = {}
+    for one in info.get("GenericResources") or ():
+        generic = _with_resource(generic, one)
+    return Description(
+        hostname=str(info.get("Name", "")),
+        os=str(info.get("OSType", "")),
+        architecture=str(info.get("Architecture", "")),
+        nano_cpus=int(info.get("NCPU", 0)) * 1_000_000_000,
+        memory_bytes=int(info.get("MemTotal", 0)),
+        generic=tuple(generic[kind] for kind in sorted(generic)),
+        engine_version=str(info.get("ServerVersion", "")),
+        engine_labels=labels,
+        plugins=tuple(plugins),
+    )
+
+
+def _with_resource(known: dict[str, Resource], one: Mapping[str, Any]) -> dict[str, Resource]:
+    discrete, named = one.get("DiscreteResourceSpec"), one.get("NamedResourceSpec")
+    if discrete:
+        kind = str(discrete["Kind"])
+        return {**known, kind: Resource(kind, int(discrete.get("Value", 0)))}
+    if named:
+        kind = str(named["Kind"])
+        names = known[kind].names if kind in known else ()
+        return {**known, kind: Resource(kind, 0, (*names, str(named.get("Value", ""))))}
+    return known
+
+
+class Agent:
+    """`managers` are (node id, HOST:PORT) to begin with; `address` is the node's own, "" if others see it
+    best. `on_cluster` hears of managers and of the node's role; `on_removed` that the cluster forgot it."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        cluster_id: str,
+        engine: Engine,
+        wire: Wire,
+        disk: Disk,
+        clock: Clock,
+        entropy: Entropy,
+        managers: list[tuple[str, str]],
+        address: str = "",
+        on_cluster: OnCluster,
+        on_removed: OnRemoved,
+    ) -> None:
+        self._node_id, self._engine, self._disk = node_id, engine, disk
+        self._on_cluster, self._on_removed = on_cluster, on_removed
+        self.description = Description()
+        self._worker = Worker(cluster_id, engine, disk, clock, self._facts, self._reported)
+        self._session = Session(
+            node_id,
+            wire,
+            entropy,
+            managers,
+            address,
+            lambda: self.description,
+            self._heard,
+            self._worker.statuses,
+        )
+        self._worker.managers = lambda: tuple(m.Manager(*one) for one in self._session.managers)
+        self._logs = LogSender(wire, engine, self._worker.container_of)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._described = asyncio.Event()
+
+    @property
+    def managers(self) -> list[tuple[str, str]]:
+        """The managers known at present."""
+        return self._session.managers
+
+    @property
+    def connected(self) -> bool:
+        """Whether the session with the leader stands."""
+        return self._session.connected
+
+    async def start(self) -> None:
+        """Adopt what runs, and take part."""
+        memory = await self._disk.work(lambda: journal.load(self._disk))
+        self._worker.remember(memory)
+        if memory.managers:
+            known = [(one.node_id, one.address) for one in memory.managers]
+            self._session.managers = known
+        self._tasks = [
+            asyncio.create_task(self._describe(), name="describe"),
+            asyncio.create_task(self._worker.run(), name="worker"),
+            asyncio.create_task(self._converse(), name="session"),
+        ]
+
+    async def stop(self) -> None:
+        """Stop taking part; containers stay as they are."""
+        current = asyncio.current_task()
+        tasks, self._tasks = [task for task in self._tasks if task is not current], []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._logs.stop()
+
+    async def wipe(self) -> None:
+        """Stop and remove every container of the cluster on this node; the session ends first."""
+        for task in self._tasks:
+            if task.get_name() == "session" and task is not asyncio.current_task():
+                task.cancel()
+        self._worker.abandon()
+        try:
+            async with asyncio.timeout(WIPE):
+                while not self._worker.idle:
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            logger.warning("not all containers of the cluster could be removed")
+
+    # ------------------------------------------------------------ parts
+
+    def _facts(self) -> NodeFacts:
+        known = self.description
+        return NodeFacts(self._node_id, known.hostname, known.os or "linux", known.architecture)
+
+    def _reported(self, task_id: str, status: Any) -> None:
+        self._session.report(task_id, status)
+
+    def _heard(self, message: m.Down) -> None:
+        match message:
+            case m.Assignments():
+                self._worker.assign(message)
+            case m.Welcome() | m.Cluster():
+                self._worker.save_soon()
+                self._on_cluster(message)
+            case m.LogsWanted():
+                self._logs.begin(message)
+            case m.LogsDone():
+                self._logs.end(message.subscription)
+
+    async def _describe(self) -> None:
+        while True:
+            try:
+                fresh = description_of(await self._engine.info())
+            except EngineError as error:
+                logger.warning("the Engine does not say what it is: %s", error)
+            else:
+                if fresh != self.description:
+                    self.description = fresh
+                    self._session.describe_again()
+                self._described.set()
+            await asyncio.sleep(REFRESH if self._described.is_set() else FIRST_LOOK)
+
+    async def _converse(self) -> None:
+        await self._described.wait()
+        try:
+            await self._session.run()
+        except NodeRemovedError as error:
+            logger.warning("this node is no longer a member of the cluster: %s", error)
+            await self._on_removed()

@@ -1,0 +1,296 @@
+"""The worker: carries out what plan/engine decides for this node, and keeps it true.
+
+Event-driven, with a slow look round as a safety net. At most one Engine action is under way per task, starts
+are bounded (a node that starts everything at once starts nothing for seconds), and while the Engine is away
+nothing is concluded: tasks are judged again when it answers. What does not belong here: decisions (plan/),
+talking to managers (session.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from msgspec.structs import replace
+
+from swarmpy.agent import journal
+from swarmpy.model.lifecycle import TaskState
+from swarmpy.model.messages import Assignments, Manager
+from swarmpy.model.objects import TaskStatus
+from swarmpy.plan import engine as p
+from swarmpy.plan.container import CLUSTER_LABEL
+from swarmpy.plan.template import NodeFacts
+from swarmpy.ports import Clock, ContainerSeen, Disk, Engine, EngineError, EngineGoneError
+
+logger = logging.getLogger(__name__)
+
+STARTS = 2
+"""Starts in flight: about the cores of a small host; more only make every start slower."""
+PULLS = 3
+"""Pulls in flight."""
+LOOK_ROUND = 10.0
+"""Seconds between looks at the Engine when no event came: events may be lost."""
+RETRY = 0.5
+"""Seconds before an action that could not be carried out is judged again."""
+
+Report = Callable[[str, TaskStatus], None]
+
+
+def seen(container: ContainerSeen) -> p.Container:
+    """The part of an observed container that planning looks at."""
+    return p.Container(
+        id=container.id,
+        state=container.state,
+        labels=container.labels,
+        pid=container.pid,
+        exit_code=container.exit_code,
+        error=container.error,
+        oom_killed=container.oom_killed,
+        health=container.health,
+        ports=container.ports,
+    )
+
+
+class Worker:
+    """`report` hears of every new status. `facts` is asked at each planning: it may become known late."""
+
+    def __init__(
+        self,
+        cluster_id: str,
+        engine: Engine,
+        disk: Disk,
+        clock: Clock,
+        facts: Callable[[], NodeFacts],
+        report: Report,
+    ) -> None:
+        self._cluster_id, self._engine, self._disk, self._clock = cluster_id, engine, disk, clock
+        self._facts, self._report = facts, report
+        self.tasks: dict[str, p.LocalTask] = {}
+        self._containers: tuple[p.Container, ...] | None = None
+        self._complete = False
+        self._busy: dict[str, tuple[asyncio.Task[None], p.EngineAction]] = {}
+        self._wake = asyncio.Event()
+        self._stale = True
+        self._unsaved = False
+        self._starts, self._pulls = asyncio.Semaphore(STARTS), asyncio.Semaphore(PULLS)
+        self.managers: Callable[[], tuple[Manager, ...]] = tuple
+
+    # ------------------------------------------------------------ what is wanted
+
+    def remember(self, memory: journal.Memory) -> None:
+        """Begin with what was known before the restart."""
+        for one in memory.tasks:
+            self.tasks[one.assigned.id] = p.LocalTask(assigned=one.assigned, status=one.status)
+
+    def assign(self, message: Assignments) -> None:
+        """Take over assignments."""
+        for assigned in message.tasks:
+            self.tasks[assigned.id] = p.adopt(assigned, self.tasks.get(assigned.id))
+        kept = {assigned.id for assigned in message.tasks}
+        gone: Iterable[str] = message.removed
+        if message.full:
+            gone = [key for key in self.tasks if key not in kept]
+            self._complete = True
+        for key in gone:
+            self._release(key)
+        self._unsaved = True
+        self._wake.set()
+
+    def abandon(self) -> None:
+        """Nothing is wanted any more: everything of the cluster goes."""
+        for key in list(self.tasks):
+            self._release(key)
+        self._complete = True
+        self.look()
+
+    def _release(self, key: str) -> None:
+        local = self.tasks.get(key)
+        if local is not None:
+            self.tasks[key] = replace(local, leaving=True)
+
+    def look(self) -> None:
+        """Look at the Engine again, soon."""
+        self._stale = True
+        self._wake.set()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing known and nothing to do."""
+        return not self.tasks and not self._busy and self._containers == ()
+
+    def save_soon(self) -> None:
+        """The memory changed."""
+        self._unsaved = True
+        self._wake.set()
+
+    # ------------------------------------------------------------ the loop
+
+    async def run(self) -> None:
+        """Work until cancelled; containers stay as they are then."""
+        listening = asyncio.create_task(self._listen(), name="engine-events")
+        try:
+            while True:
+                self._wake.clear()
+                if self._stale:
+                    await self._observe()
+                if self._containers is not None:
+                    self._turn(self._containers)
+                await self._save()
+                try:
+                    async with asyncio.timeout(LOOK_ROUND if self._containers is not None else RETRY):
+                        await self._wake.wait()
+                except TimeoutError:
+                    self._stale = True
+        finally:
+            tasks = [listening, *(task for task, _ in self._busy.values())]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _observe(self) -> None:
+        self._stale = False
+        try:
+            found = await self._engine.containers([f"{CLUSTER_LABEL}={self._cluster_id}"])
+        except EngineError as error:
+            if self._containers is not None:
+                logger.warning("the Engine does not answer: %s", error)
+            self._containers, self._stale = None, True
+            return
+        self._containers = tuple(seen(one) for one in found)
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async for _ in self._engine.events():
+                    self.look()
+            except EngineError as error:
+                logger.info("Engine events ended: %s", error)
+            self.look()
+            await asyncio.sleep(RETRY)
+
+    def _turn(self, containers: tuple[p.Container, ...]) -> None:
+        """Plan and set going until nothing more is decided at once."""
+        while True:
+            world = p.NodeWorld(
+                node=self._facts(),
+                cluster_id=self._cluster_id,
+                tasks=self.tasks,
+                containers=containers,
+                complete=self._complete,
+                busy=frozenset(self._busy),
+                pulling=frozenset(
+                    key for key, (_, action) in self._busy.items() if isinstance(action, p.Pull)
+                ),
+            )
+            actions = p.plan(self._clock.now(), world)
+            for action in actions:
+                self._begin(action)
+            if not any(isinstance(action, p.Report | p.Forget) for action in actions):
+                return
+
+    def _begin(self, action: p.Action) -> None:
+        match action:
+            case p.Report():
+                local = self.tasks[action.key]
+                self.tasks[action.key] = replace(
+                    local, status=action.status, doomed=action.doomed or local.doomed, problem=""
+                )
+                self._unsaved = True
+                self._report(action.key, action.status)
+            case p.Forget():
+                del self.tasks[action.key]
+                self._unsaved = True
+            case p.Cancel():
+                self._busy[action.key][0].cancel()
+            case _:
+                task = asyncio.create_task(self._carry_out(action), name=f"{type(action).__name__}")
+                self._busy[action.key] = (task, action)
+
+    async def _carry_out(self, action: p.EngineAction) -> None:
+        try:
+            await self._act(action)
+        except EngineGoneError as error:
+            logger.info("%s waits for the Engine: %s", type(action).__name__, error)
+            await asyncio.sleep(RETRY)
+        except EngineError as error:
+            await self._refused(action, error)
+        finally:
+            self._busy.pop(action.key, None)
+            self.look()
+
+    async def _act(self, action: p.EngineAction) -> None:
+        match action:
+            case p.Pull():
+                async with self._pulls:
+                    await self._pull(action)
+            case p.Create():
+                await self._engine.create(action.name, action.config)
+            case p.Start():
+                async with self._starts:
+                    await self._engine.start(action.container_id)
+            case p.Stop():
+                await self._engine.stop(action.container_id, action.grace)
+            case p.Remove():
+                await self._engine.remove(action.container_id)
+
+    async def _pull(self, action: p.Pull) -> None:
+        """Docker's rule: always try, but a pinned image that is here needs no pull, and one that cannot be
+        pulled but is here will do."""
+        if not ("@sha256:" in action.image and await self._engine.has_image(action.image)):
+            try:
+                await self._engine.pull(action.image, action.auth)
+            except EngineGoneError:
+                raise
+            except EngineError as error:
+                if not await self._engine.has_image(action.image):
+                    raise
+                logger.info("%s cannot be pulled, the local image is used: %s", action.image, error)
+        self._note(action.key, prepared=True)
+
+    async def _refused(self, action: p.EngineAction, error: EngineError) -> None:
+        if isinstance(action, p.Stop | p.Remove):
+            if not error.missing:
+                logger.warning("%s of %s failed: %s", type(action).__name__, action.container_id, error)
+                await asyncio.sleep(RETRY)
+            return
+        self._note(action.key, problem=str(error))
+
+    def _note(self, key: str, *, prepared: bool | None = None, problem: str = "") -> None:
+        local = self.tasks.get(key)
+        if local is not None:
+            made = local.prepared if prepared is None else prepared
+            self.tasks[key] = replace(local, prepared=made, problem=problem)
+
+    # ------------------------------------------------------------ memory
+
+    async def _save(self) -> None:
+        if not self._unsaved:
+            return
+        self._unsaved = False
+        kept = tuple(
+            journal.Remembered(local.assigned, local.status)
+            for _, local in sorted(self.tasks.items())
+            if not local.leaving
+        )
+        memory = journal.Memory(tasks=kept, managers=self.managers())
+        try:
+            await self._disk.work(lambda: journal.save(self._disk, memory))
+        except OSError as error:
+            logger.warning("the agent's memory cannot be saved: %s", error)
+            self._unsaved = True
+
+    def statuses(self) -> list[tuple[str, TaskStatus]]:
+        """The last status of every task that has come far enough to be reported."""
+        return [
+            (key, local.status)
+            for key, local in sorted(self.tasks.items())
+            if local.status.state >= TaskState.ACCEPTED and not local.leaving
+        ]
+
+    def container_of(self, task_id: str) -> str:
+        """The container of a task, "" while it has none."""
+        for container in self._containers or ():
+            if container.task_id == task_id:
+                return container.id
+        return ""
