@@ -50,8 +50,10 @@ class Outcome:
 class Consensus:
     """One simulated log."""
 
-    def __init__(self, seed: int | str, *, members: int = 3, clients: int = 4, duration: float = 10.0,
-                 faults: Sequence[str] | None = None, sink: Callable[[str], None] | None = None) -> None:  # fmt: skip
+    def __init__(
+        self, seed: int | str, *, members: int = 3, clients: int = 4, duration: float = 10.0,
+        faults: Sequence[str] | None = None, sink: Callable[[str], None] | None = None,
+    ) -> None:  # fmt: skip
         self.stage = stage = Stage(seed, sink=sink)
         stage.honest = (OSError,)
         stage.is_fatal = lambda error: isinstance(error, CorruptError)
@@ -172,16 +174,15 @@ class Consensus:
     async def _write(self, box: Box, op: Op, request: str) -> None:
         log: RaftLog = box.program_state["log"]
         data = entry(request, op.kind, op.key, op.value, op.expected)
-        was = self.proposed.get(request)
+        first = request not in self.proposed
+        self.proposed[request] = None
         try:
             index, (at, took) = await log.propose(data, timeout=3.0)
         except NotLeaderError:
-            if was is None and request not in self.proposed:
-                self.proposed[request] = False
-                op.ok = False
+            if first:
+                self.proposed[request] = op.ok = False
             return
         except AmbiguousError:
-            self.proposed[request] = None
             return
         self.proposed[request] = True
         op.ok, op.took, op.index = True, took, at

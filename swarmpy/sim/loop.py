@@ -91,6 +91,8 @@ class SimTask(asyncio.Task[T]):
         owner = context if context is not None else copy_context()
         self.process = owner.get(_CURRENT)
         super().__init__(coro, loop=loop, context=owner, name=f"task-{self.number}")
+        if self.process is not None and not self.process.alive:
+            loop.bury(self)
 
     def __hash__(self) -> int:
         return self.number
@@ -267,9 +269,13 @@ class SimLoop(asyncio.BaseEventLoop):
     def kill(self, process: Process) -> None:
         """The process is gone: none of its callbacks ever runs again, not even a `finally`."""
         process.alive = False
-        process.held.clear()
         self._zombies += [task for task in asyncio.all_tasks(self)
                           if isinstance(task, SimTask) and task.process is process]  # fmt: skip
+        process.held.clear()
+
+    def bury(self, task: SimTask[Any]) -> None:
+        """A task of a dead process: it never runs, and is disposed of at the end."""
+        self._zombies.append(task)
 
     def pause(self, process: Process) -> None:
         """Stop the process where it is (SIGSTOP); its callbacks wait."""

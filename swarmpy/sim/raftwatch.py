@@ -54,7 +54,8 @@ class RaftWatch:
         journal: Journal = core.log
         before: int | None = None
         for command, index, term in journal[:]:
-            self._entry(box.name, index, term, command, before)
+            if before is not None:  # the first entry may stand for a snapshot: only its place counts
+                self._entry(box.name, index, term, command, before)
             before = term
         add = journal.add
 
