@@ -89,15 +89,23 @@ class Client:
         self._connection.close()
 
     def ping(self) -> None:
-        """Return if a daemon answers at all. Raises Unreachable, or CommandError for a socket that is not ours."""
+        """Return if a daemon answers at all. Raises Unreachable, or CommandError where
+        the socket does not speak HTTP."""
         self._read(self._open("GET", "/_ping", None, None, None))
 
     def get(self, path: str, **query: str) -> Any:
         """GET and decode JSON."""
         return self.call("GET", path, query=query)
 
-    def call(self, method: str, path: str, body: Any = None, *, query: dict[str, str] | None = None,
-             headers: dict[str, str] | None = None) -> Any:  # fmt: skip
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Any:
         """One call. Returns the decoded JSON, or None for an empty answer. Raises ApiError, Unreachable."""
         response = self._open(method, path, body, query, headers)
         data = self._read(response)
@@ -108,8 +116,10 @@ class Client:
         try:
             return json.loads(data)
         except ValueError:
-            raise CommandError(f"the daemon at {self.host} answered {method} {path} with something that is "
-                               "not JSON; is it really swarmpy's daemon?") from None  # fmt: skip
+            raise CommandError(
+                f"the daemon at {self.host} answered {method} {path} with something that is "
+                "not JSON; is it really swarmpy's daemon?"
+            ) from None
 
     def stream(self, path: str, query: dict[str, str]) -> Iterator[bytes]:
         """The pieces of an endless answer, as they come."""
@@ -122,13 +132,16 @@ class Client:
             try:
                 piece = response.read1(65536)
             except (OSError, HTTPException) as error:
-                raise CommandError(f"the daemon at {self.host} broke off: {error or type(error).__name__}") from None
+                raise CommandError(
+                    f"the daemon at {self.host} broke off: {error or type(error).__name__}"
+                ) from None
             if not piece:
                 return
             yield piece
 
-    def _open(self, method: str, path: str, body: Any, query: dict[str, str] | None,
-              headers: dict[str, str] | None) -> HTTPResponse:  # fmt: skip
+    def _open(
+        self, method: str, path: str, body: Any, query: dict[str, str] | None, headers: dict[str, str] | None
+    ) -> HTTPResponse:
         target = path + ("?" + urlencode(query) if query else "")
         data = None if body is None else json.dumps(body).encode()
         sent = {"Content-Type": "application/json"} if data is not None else {}
@@ -147,22 +160,27 @@ class Client:
             ) from None
         except TimeoutError:
             self._connection.close()
-            raise CommandError(f"the daemon at {self.host} did not answer {method} {path} within {TIMEOUT:.0f} "
-                               "seconds; the request may still be carried out") from None  # fmt: skip
+            raise CommandError(
+                f"the daemon at {self.host} did not answer {method} {path} within {TIMEOUT:.0f} "
+                "seconds; the request may still be carried out"
+            ) from None
         except (OSError, HTTPException) as error:
             self._connection.close()
             if not fresh and method in ("GET", "HEAD"):
                 # The daemon closed the idle connection between two calls; reading again is harmless.
                 return self._open(method, path, body, query, headers)
-            raise CommandError(f"the daemon at {self.host} broke off {method} {path}: "
-                               f"{error or type(error).__name__}") from None  # fmt: skip
+            raise CommandError(
+                f"the daemon at {self.host} broke off {method} {path}: {error or type(error).__name__}"
+            ) from None
 
     def _read(self, response: HTTPResponse) -> bytes:
         try:
             return response.read()
         except (OSError, HTTPException) as error:
             self._connection.close()
-            raise CommandError(f"the daemon at {self.host} broke off: {error or type(error).__name__}") from None
+            raise CommandError(
+                f"the daemon at {self.host} broke off: {error or type(error).__name__}"
+            ) from None
 
 
 def _sentence(data: bytes, response: HTTPResponse) -> str:

@@ -112,6 +112,8 @@ def _names(verb: Verb, host: str) -> list[str]:
         names = sorted(str(one["Spec"].get("Name", "")) for one in Client(host).get("/services"))
         return [f"{name}=" for name in names] if verb.name == "scale" else names
     if verb.subject == "node":
-        names = sorted(str((one.get("Description") or {}).get("Hostname", "")) for one in Client(host).get("/nodes"))
+        names = sorted(
+            str((one.get("Description") or {}).get("Hostname", "")) for one in Client(host).get("/nodes")
+        )
         return ["self", *names] if verb.name in ("ps", "inspect") else names
     return []

@@ -44,7 +44,9 @@ def mount(text: str) -> dict[str, Any]:
     for field in _fields(text):
         key, equals, value = field.partition("=")
         if key.strip() != key:
-            raise ValueError(f"invalid option '{key.strip()}' in '{field}': option should not have whitespace")
+            raise ValueError(
+                f"invalid option '{key.strip()}' in '{field}': option should not have whitespace"
+            )
         if equals and not value.strip():
             raise ValueError(f"invalid value for '{key}': value is empty")
         if value.strip() != value:
@@ -135,15 +137,24 @@ def _checked(result: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("type is required")
     if not result.get("Target"):
         raise ValueError("target is required")
-    owners = {"VolumeOptions": "volume", "BindOptions": "bind", "TmpfsOptions": "tmpfs", "ImageOptions": "image"}
+    owners = {
+        "VolumeOptions": "volume",
+        "BindOptions": "bind",
+        "TmpfsOptions": "tmpfs",
+        "ImageOptions": "image",
+    }
     for part, owner in owners.items():
         if part in result and kind != owner:
             raise ValueError(f"cannot mix '{owner}-*' options with mount type '{kind}'")
     if result.get("BindOptions", {}).get("ReadOnlyNonRecursive") and not result.get("ReadOnly"):
-        raise ValueError("option 'bind-recursive=writable' requires 'readonly' to be specified in conjunction")
+        raise ValueError(
+            "option 'bind-recursive=writable' requires 'readonly' to be specified in conjunction"
+        )
     if result.get("BindOptions", {}).get("ReadOnlyForceRecursive"):
         if not result.get("ReadOnly"):
-            raise ValueError("option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction")
+            raise ValueError(
+                "option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction"
+            )
         if result["BindOptions"].get("Propagation") != "rprivate":
             raise ValueError("option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' "
                              "to be specified in conjunction")  # fmt: skip
@@ -166,7 +177,12 @@ def _number(text: str, what: str) -> int:
 
 
 def _long_port(text: str) -> dict[str, Any]:
-    result: dict[str, Any] = {"Protocol": "tcp", "TargetPort": 0, "PublishedPort": 0, "PublishMode": "ingress"}
+    result: dict[str, Any] = {
+        "Protocol": "tcp",
+        "TargetPort": 0,
+        "PublishedPort": 0,
+        "PublishMode": "ingress",
+    }
     for field in _fields(text):
         key, equals, value = field.lower().partition("=")
         if not equals or not key:
@@ -249,7 +265,9 @@ def ulimit(text: str) -> dict[str, Any]:
         numbers.append(int(part))
     soft, hard = numbers[0], numbers[-1]
     if hard != -1 and soft == -1:
-        raise ValueError(f"ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), hard: {hard}")
+        raise ValueError(
+            f"ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), hard: {hard}"
+        )
     if hard != -1 and soft > hard:
         raise ValueError(f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")
     return {"Name": name, "Hard": hard, "Soft": soft}
@@ -271,8 +289,8 @@ def generic_resource(text: str) -> dict[str, Any]:
     if not equals or not kind or not count:
         raise ValueError(f"invalid generic-resource format `{text}` expected `name=value`")
     if not re.fullmatch(r"[+-]?[0-9]+", count):
-        raise ValueError(f"invalid generic-resource request `{text}`, Named Generic Resources is not supported "
-                         "for service create or update")  # fmt: skip
+        raise ValueError(f"invalid generic-resource request `{text}`, Named Generic Resources is not "
+                         "supported for service create or update")  # fmt: skip
     return {"DiscreteResourceSpec": {"Kind": kind, "Value": int(count)}}
 
 

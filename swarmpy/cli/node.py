@@ -14,9 +14,17 @@ from swarmpy.cli.output import listing, out, warn
 from swarmpy.cli.tables import CommandError, Parsed
 from swarmpy.cli.values import pairs
 
-_HEADERS = {"ID": "ID", "_SHOWN": "ID", "Self": "", "Hostname": "HOSTNAME", "Status": "STATUS",
-            "Availability": "AVAILABILITY", "ManagerStatus": "MANAGER STATUS", "EngineVersion": "ENGINE VERSION",
-            "TLSStatus": "TLS STATUS"}  # fmt: skip
+_HEADERS = {
+    "ID": "ID",
+    "_SHOWN": "ID",
+    "Self": "",
+    "Hostname": "HOSTNAME",
+    "Status": "STATUS",
+    "Availability": "AVAILABILITY",
+    "ManagerStatus": "MANAGER STATUS",
+    "EngineVersion": "ENGINE VERSION",
+    "TLSStatus": "TLS STATUS",
+}
 _SHOWN = ("_SHOWN", "Hostname", "Status", "Availability", "ManagerStatus", "EngineVersion")
 
 
@@ -78,8 +86,12 @@ def inspect(parsed: Parsed) -> int:
     client = Client(parsed.host)
     pretty = None
     if parsed.on("pretty"):
-        from swarmpy.cli.pretty import node_text as pretty
-    return print_inspect(parsed.args, lambda reference: fetch(client, reference), parsed.text("format"), pretty)
+        from swarmpy.cli.pretty import node_text
+
+        pretty = node_text
+    return print_inspect(
+        parsed.args, lambda reference: fetch(client, reference), parsed.text("format"), pretty
+    )
 
 
 def ps(parsed: Parsed) -> int:

@@ -37,7 +37,9 @@ def columns(rows: Iterable[list[str]], *, narrowest: int = NARROWEST, padding: i
             if place == len(widths):
                 widths.append(narrowest)
             widths[place] = max(widths[place], len(cell) + padding)
-    return ["".join(cell.ljust(widths[place]) for place, cell in enumerate(row[:-1])) + row[-1] for row in table]
+    return [
+        "".join(cell.ljust(widths[place]) for place, cell in enumerate(row[:-1])) + row[-1] for row in table
+    ]
 
 
 def listing(rows: list[dict[str, Any]], headers: dict[str, str], shown: tuple[str, ...], *, format_: str,

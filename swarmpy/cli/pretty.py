@@ -34,10 +34,17 @@ def service_text(service: dict[str, Any]) -> str:
     lines = ["", f"ID:\t\t{service['ID']}", f"Name:\t\t{spec.get('Name', '')}"]
     if spec.get("Labels"):
         lines += ["Labels:", *_labels(spec["Labels"], " ")]
-    for part in (_mode(spec), _status(service.get("UpdateStatus") or {}), _placement(spec),
-                 _rollout(spec.get("UpdateConfig"), "Update"), _rollout(spec.get("RollbackConfig"), "Rollback"),
-                 _container(_get(spec, "TaskTemplate.ContainerSpec") or {}), _log_driver(spec),
-                 _resources(_get(spec, "TaskTemplate.Resources")), _endpoint(service)):  # fmt: skip
+    for part in (
+        _mode(spec),
+        _status(service.get("UpdateStatus") or {}),
+        _placement(spec),
+        _rollout(spec.get("UpdateConfig"), "Update"),
+        _rollout(spec.get("RollbackConfig"), "Rollback"),
+        _container(_get(spec, "TaskTemplate.ContainerSpec") or {}),
+        _log_driver(spec),
+        _resources(_get(spec, "TaskTemplate.Resources")),
+        _endpoint(service),
+    ):
         lines += part
     check = _get(spec, "TaskTemplate.ContainerSpec.Healthcheck")
     return "\n".join(lines) + _healthcheck(check) + "\n"
@@ -69,8 +76,11 @@ def _placement(spec: dict[str, Any]) -> Lines:
     lines = ["Placement:"]
     if placement.get("Constraints"):
         lines.append(f" Constraints:\t{go_text(placement['Constraints'])}")
-    spread = [f"spread={one['Spread']['SpreadDescriptor']}" for one in placement.get("Preferences") or []
-              if one.get("Spread")]  # fmt: skip
+    spread = [
+        f"spread={one['Spread']['SpreadDescriptor']}"
+        for one in placement.get("Preferences") or []
+        if one.get("Spread")
+    ]
     if spread:
         lines.append(f" Preferences:   {go_text(spread)}")
     if placement.get("MaxReplicas"):
@@ -104,22 +114,43 @@ def _container(spec: dict[str, Any]) -> Lines:
         lines.append(f" Init:\t\t{go_text(spec['Init'])}")
     if spec.get("User"):
         lines.append(f" User: {spec['User']}")
+    return lines + _kernel(spec) + _mounts(spec)
+
+
+def _kernel(spec: dict[str, Any]) -> Lines:
+    lines: Lines = []
     if spec.get("CapabilityAdd") or spec.get("CapabilityDrop"):
         lines.append("Capabilities:")
-        lines += [f" {word}: {', '.join(spec[key])}" for word, key in
-                  (("Add", "CapabilityAdd"), ("Drop", "CapabilityDrop")) if spec.get(key)]  # fmt: skip
+        lines += [
+            f" {word}: {', '.join(spec[key])}"
+            for word, key in (("Add", "CapabilityAdd"), ("Drop", "CapabilityDrop"))
+            if spec.get(key)
+        ]
     if spec.get("Sysctls"):
-        lines += ["SysCtls:", *(f" {key}: {value}" if value else f" {key}"
-                                for key, value in sorted(spec["Sysctls"].items()))]  # fmt: skip
+        lines += [
+            "SysCtls:",
+            *(f" {key}: {value}" if value else f" {key}" for key, value in sorted(spec["Sysctls"].items())),
+        ]
     if spec.get("Ulimits"):
         lines.append("Ulimits:")
-        lines += [f" {one['Name']}: {one.get('Soft', 0)}:{one.get('Hard', 0)}"
-                  for one in sorted(spec["Ulimits"], key=lambda one: str(one["Name"]))]  # fmt: skip
+        lines += [
+            f" {one['Name']}: {one.get('Soft', 0)}:{one.get('Hard', 0)}"
+            for one in sorted(spec["Ulimits"], key=lambda one: str(one["Name"]))
+        ]
+    return lines
+
+
+def _mounts(spec: dict[str, Any]) -> Lines:
+    lines: Lines = []
     if spec.get("Mounts"):
         lines.append("Mounts:")
     for mount in spec.get("Mounts") or []:
-        lines += [f" Target:\t{mount.get('Target', '')}", f"  Source:\t{mount.get('Source', '')}",
-                  f"  ReadOnly:\t{go_text(bool(mount.get('ReadOnly')))}", f"  Type:\t\t{mount.get('Type', '')}"]  # fmt: skip
+        lines += [
+            f" Target:\t{mount.get('Target', '')}",
+            f"  Source:\t{mount.get('Source', '')}",
+            f"  ReadOnly:\t{go_text(bool(mount.get('ReadOnly')))}",
+            f"  Type:\t\t{mount.get('Type', '')}",
+        ]
     for word, key, name in (("Configs", "Configs", "ConfigName"), ("Secrets", "Secrets", "SecretName")):
         if spec.get(key):
             lines.append(f"{word}:")
@@ -137,8 +168,10 @@ def _log_driver(spec: dict[str, Any]) -> Lines:
         lines.append(f" Name:\t\t{driver['Name']}")
     if driver.get("Options"):
         lines.append(" LogOpts:")
-        lines += [f"  {key}:       {value}" if value else f"  {key}"
-                  for key, value in sorted(driver["Options"].items())]  # fmt: skip
+        lines += [
+            f"  {key}:       {value}" if value else f"  {key}"
+            for key, value in sorted(driver["Options"].items())
+        ]
     return [*lines, ""]
 
 
@@ -165,8 +198,12 @@ def _endpoint(service: dict[str, Any]) -> Lines:
         return lines
     lines.append("Ports:")
     for port in endpoint["Ports"]:
-        lines += [f" PublishedPort = {port.get('PublishedPort', 0)}", f"  Protocol = {port.get('Protocol', '')}",
-                  f"  TargetPort = {port.get('TargetPort', 0)}", f"  PublishMode = {port.get('PublishMode', '')}"]  # fmt: skip
+        lines += [
+            f" PublishedPort = {port.get('PublishedPort', 0)}",
+            f"  Protocol = {port.get('Protocol', '')}",
+            f"  TargetPort = {port.get('TargetPort', 0)}",
+            f"  PublishMode = {port.get('PublishMode', '')}",
+        ]
     lines[-1] += " "
     return lines
 
@@ -175,9 +212,13 @@ def _healthcheck(check: dict[str, Any] | None) -> str:
     """The last part; Docker puts it on the line of what comes before it."""
     if check is None:
         return "\n"
-    lines = [" Healthcheck:", f"  Interval = {go_duration(check.get('Interval', 0))}",
-             f"  Retries = {check.get('Retries', 0)}", f"  StartPeriod =\t{go_duration(check.get('StartPeriod', 0))}",
-             f"  Timeout =\t{go_duration(check.get('Timeout', 0))}"]  # fmt: skip
+    lines = [
+        " Healthcheck:",
+        f"  Interval = {go_duration(check.get('Interval', 0))}",
+        f"  Retries = {check.get('Retries', 0)}",
+        f"  StartPeriod =\t{go_duration(check.get('StartPeriod', 0))}",
+        f"  Timeout =\t{go_duration(check.get('Timeout', 0))}",
+    ]
     if check.get("Test"):
         lines += ["  Tests:", *(f"\t Test = {word}" for word in check["Test"])]
         lines[-1] += " "
@@ -196,9 +237,12 @@ def node_text(node: dict[str, Any]) -> str:
     if spec.get("Labels"):
         lines += ["Labels:", *_labels(spec["Labels"], " - ")]
     status = node.get("Status") or {}
-    lines += [f"Hostname:              \t{description.get('Hostname', '')}",
-              f"Joined at:             \t{moment(node.get('CreatedAt', ''))}", "Status:",
-              f" State:\t\t\t{title(status.get('State', ''))}"]  # fmt: skip
+    lines += [
+        f"Hostname:              \t{description.get('Hostname', '')}",
+        f"Joined at:             \t{moment(node.get('CreatedAt', ''))}",
+        "Status:",
+        f" State:\t\t\t{title(status.get('State', ''))}",
+    ]
     if status.get("Message"):
         lines.append(f" Message:              \t{title(status['Message'])}")
     lines.append(f" Availability:         \t{title(spec.get('Availability', ''))}")
@@ -211,18 +255,25 @@ def node_text(node: dict[str, Any]) -> str:
 def _manager(status: dict[str, Any] | None) -> Lines:
     if status is None:
         return []
-    return ["Manager Status:", f" Address:\t\t{status.get('Addr', '')}",
-            f" Raft Status:\t\t{title(status.get('Reachability', ''))}",
-            f" Leader:\t\t{'Yes' if status.get('Leader') else 'No'}"]  # fmt: skip
+    return [
+        "Manager Status:",
+        f" Address:\t\t{status.get('Addr', '')}",
+        f" Raft Status:\t\t{title(status.get('Reachability', ''))}",
+        f" Leader:\t\t{'Yes' if status.get('Leader') else 'No'}",
+    ]
 
 
 def _machine(description: dict[str, Any]) -> Lines:
     platform, resources = description.get("Platform") or {}, description.get("Resources") or {}
     engine = description.get("Engine") or {}
-    lines = ["Platform:", f" Operating System:\t{platform.get('OS', '')}",
-             f" Architecture:\t\t{platform.get('Architecture', '')}", "Resources:",
-             f" CPUs:\t\t\t{resources.get('NanoCPUs', 0) // 10**9}",
-             f" Memory:\t\t{bytes_size(resources.get('MemoryBytes', 0))}"]  # fmt: skip
+    lines = [
+        "Platform:",
+        f" Operating System:\t{platform.get('OS', '')}",
+        f" Architecture:\t\t{platform.get('Architecture', '')}",
+        "Resources:",
+        f" CPUs:\t\t\t{resources.get('NanoCPUs', 0) // 10**9}",
+        f" Memory:\t\t{bytes_size(resources.get('MemoryBytes', 0))}",
+    ]
     plugins: dict[str, list[str]] = {}
     for plugin in engine.get("Plugins") or []:
         plugins.setdefault(plugin["Type"], []).append(plugin["Name"])

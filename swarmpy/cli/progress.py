@@ -22,9 +22,27 @@ DEFAULT_MONITOR = 5_000_000_000
 MOST_BARS = 20
 ERROR_WIDTH = 75
 BAR = 50
-STEPS = {state: number for number, state in enumerate(
-    ("new", "allocated", "pending", "assigned", "accepted", "preparing", "ready", "starting", "running",
-     "complete", "shutdown", "failed", "rejected"), start=1)}  # fmt: skip
+STEPS = {
+    state: number
+    for number, state in enumerate(
+        (
+            "new",
+            "allocated",
+            "pending",
+            "assigned",
+            "accepted",
+            "preparing",
+            "ready",
+            "starting",
+            "running",
+            "complete",
+            "shutdown",
+            "failed",
+            "rejected",
+        ),
+        start=1,
+    )
+}
 RUNNING = STEPS["running"]
 PADDED = 9
 Task = dict[str, Any]
@@ -115,7 +133,9 @@ class Watch:
             return True
         chosen = json.dumps({"service": {service["ID"]: True}, "_up-to-date": {"true": True}})
         tasks = client.get("/tasks", filters=chosen)
-        nodes = {node["ID"] for node in client.get("/nodes") if (node.get("Status") or {}).get("State") != "down"}
+        nodes = {
+            node["ID"] for node in client.get("/nodes") if (node.get("Status") or {}).get("State") != "down"
+        }
         mode = spec.get("Mode") or {}
         if mode.get("ReplicatedJob") is not None or mode.get("GlobalJob") is not None:
             return self._job(service, tasks, nodes)
@@ -206,7 +226,10 @@ class Watch:
             return
         if status.get("Err"):
             self._screen.line(key, shortened(status["Err"]))
-        elif STEPS.get(task.get("DesiredState", ""), 99) <= RUNNING and STEPS.get(status["State"], 99) <= RUNNING:
+        elif (
+            STEPS.get(task.get("DesiredState", ""), 99) <= RUNNING
+            and STEPS.get(status["State"], 99) <= RUNNING
+        ):
             self._screen.line(key, status["State"].ljust(PADDED), " " + bar(STEPS[status["State"]], RUNNING))
 
     def _job(self, service: dict[str, Any], tasks: list[Task], nodes: set[str]) -> bool:
@@ -215,11 +238,17 @@ class Watch:
         iteration = ((service.get("JobStatus") or {}).get("JobIteration") or {}).get("Index", 0)
         mine = [task for task in tasks if (task.get("JobIteration") or {}).get("Index", 0) == iteration]
         complete = sum(task["Status"]["State"] == "complete" for task in mine)
-        active = sum(STEPS.get(task["Status"]["State"], 99) <= RUNNING and task.get("NodeID", "") in nodes
-                     for task in mine)  # fmt: skip
-        total = job.get("TotalCompletions", 1) if job or "ReplicatedJob" in service["Spec"]["Mode"] else len(mine)
+        active = sum(
+            STEPS.get(task["Status"]["State"], 99) <= RUNNING and task.get("NodeID", "") in nodes
+            for task in mine
+        )
+        total = (
+            job.get("TotalCompletions", 1) if job or "ReplicatedJob" in service["Spec"]["Mode"] else len(mine)
+        )
         self._screen.line("job progress", f"{complete} out of {total} complete")
-        self._screen.line("active tasks", f"{active} out of {min(job.get('MaxConcurrent') or total, total)} tasks")
+        self._screen.line(
+            "active tasks", f"{active} out of {min(job.get('MaxConcurrent') or total, total)} tasks"
+        )
         if mine and complete >= total:
             self._screen.line("", "job complete")
             return True

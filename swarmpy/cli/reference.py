@@ -28,8 +28,8 @@ This page is made from the command tables; write it again with
 | 125 | a flag or its value is wrong, or not supported by this version |
 | 130 | interrupted (Ctrl-C) |
 
-`--format` takes `table`, `table TEMPLATE`, `json`, or a template: text with `{{.Field}}`, pipes, the functions
-`json upper lower title len join index println`, `if`/`else`/`end` and `range`/`else`/`end`.
+`--format` takes `table`, `table TEMPLATE`, `json`, or a template: text with `{{.Field}}`, pipes, the
+functions `json upper lower title len join index println`, `if`/`else`/`end` and `range`/`else`/`end`.
 """
 
 

@@ -50,8 +50,9 @@ def resolve(client: Client, spec: Spec, auth: str, *, ask: bool) -> None:
     if not ask:
         return
     try:
-        found = client.call("GET", f"/distribution/{image}/json",
-                            headers={"X-Registry-Auth": auth} if auth else None)  # fmt: skip
+        found = client.call(
+            "GET", f"/distribution/{image}/json", headers={"X-Registry-Auth": auth} if auth else None
+        )
     except CommandError:
         warn(UNRESOLVED.format(image=image))
         return
@@ -77,9 +78,11 @@ def _platform(found: dict[str, Any]) -> dict[str, str]:
 def registry_of(image: str) -> str:
     """The key under which Docker's config file has the credentials for an image."""
     first, slash, _ = image.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost") and first not in (
-        "docker.io", "index.docker.io"
-    ):  # fmt: skip
+    if (
+        slash
+        and ("." in first or ":" in first or first == "localhost")
+        and first not in ("docker.io", "index.docker.io")
+    ):
         return first
     return HUB
 
@@ -102,8 +105,8 @@ def auth_header(image: str) -> str:
     helper = (config.get("credHelpers") or {}).get(registry) or config.get("credsStore")
     if helper:
         raise CommandError(
-            f"the credentials for {registry} are kept by the helper program docker-credential-{helper}, which "
-            f"swarmpy does not run; put them into {path} with `docker login` without a credential store, or "
+            f"the credentials for {registry} are kept by the helper program docker-credential-{helper}, "
+            f"which swarmpy does not run; put them into {path} with `docker login` without a credential store, or "
             "leave out --with-registry-auth"
         )
     content = _credentials(config.get("auths") or {}, registry, path)

@@ -15,9 +15,21 @@ from swarmpy.cli.output import inspect as print_inspect
 from swarmpy.cli.output import listing, out, warn
 from swarmpy.cli.tables import CommandError, Parsed
 
-_HEADERS = {"ID": "ID", "Name": "NAME", "Mode": "MODE", "Replicas": "REPLICAS", "Image": "IMAGE", "Ports": "PORTS"}
+_HEADERS = {
+    "ID": "ID",
+    "Name": "NAME",
+    "Mode": "MODE",
+    "Replicas": "REPLICAS",
+    "Image": "IMAGE",
+    "Ports": "PORTS",
+}
 _SHOWN = ("ID", "Name", "Mode", "Replicas", "Image", "Ports")
-_MODES = {"Replicated": "replicated", "Global": "global", "ReplicatedJob": "replicated job", "GlobalJob": "global job"}
+_MODES = {
+    "Replicated": "replicated",
+    "Global": "global",
+    "ReplicatedJob": "replicated job",
+    "GlobalJob": "global job",
+}
 MOST_REPLICAS = 2**64 - 1
 
 
@@ -62,7 +74,8 @@ def _ports(service: dict[str, Any]) -> str:
         else:
             groups.append([port])
     return ", ".join(
-        f"*:{_span(group, 2)}->{_span(group, 1)}/{group[0][0]}" for group in sorted(groups, key=lambda item: item[0][2])
+        f"*:{_span(group, 2)}->{_span(group, 1)}/{group[0][0]}"
+        for group in sorted(groups, key=lambda item: item[0][2])
     )
 
 
@@ -106,7 +119,9 @@ def inspect(parsed: Parsed) -> int:
 
     pretty = None
     if parsed.on("pretty"):
-        from swarmpy.cli.pretty import service_text as pretty
+        from swarmpy.cli.pretty import service_text
+
+        pretty = service_text
     return print_inspect(parsed.args, fetch, parsed.text("format"), pretty)
 
 
@@ -176,11 +191,13 @@ def send_update(client: Client, service: dict[str, Any], query: dict[str, str],
 
 def _scale_one(client: Client, reference: str, number: str) -> None:
     if not re.fullmatch(r"[0-9]+", number):
-        raise CommandError(f"invalid replicas value {number}: strconv.ParseUint: parsing \"{number}\": invalid syntax")
+        raise CommandError(
+            f'invalid replicas value {number}: strconv.ParseUint: parsing "{number}": invalid syntax'
+        )
     replicas = int(number)
     if replicas > MOST_REPLICAS:
         raise CommandError(
-            f"invalid replicas value {number}: strconv.ParseUint: parsing \"{number}\": value out of range"
+            f'invalid replicas value {number}: strconv.ParseUint: parsing "{number}": value out of range'
         )
     service = client.get(f"/services/{segment(reference)}")
     mode = service["Spec"].setdefault("Mode", {})

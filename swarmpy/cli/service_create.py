@@ -82,7 +82,11 @@ def build(parsed: Parsed) -> Spec:
     put(spec, f"{_CONTAINER}.Ulimits", ulimits(parsed.list("ulimit")))
     put(spec, f"{_CONTAINER}.Env", environment(parsed))
     put(spec, f"{_CONTAINER}.Healthcheck", healthcheck(parsed))
-    put(spec, "TaskTemplate.Resources.Reservations.GenericResources", resources(parsed.list("generic-resource")))
+    put(
+        spec,
+        "TaskTemplate.Resources.Reservations.GenericResources",
+        resources(parsed.list("generic-resource")),
+    )
     put(spec, "TaskTemplate.LogDriver", log_driver(parsed))
     add, drop = capabilities(parsed.list("cap-add"), parsed.list("cap-drop"))
     put(spec, f"{_CONTAINER}.CapabilityAdd", add)
@@ -101,15 +105,22 @@ def service_mode(parsed: Parsed) -> Spec:
         if replicas is not None:
             raise CommandError("replicas can only be used with replicated or replicated-job mode")
         if parsed.values.get("replicas-max-per-node"):
-            raise CommandError("replicas-max-per-node can only be used with replicated or replicated-job mode")
+            raise CommandError(
+                "replicas-max-per-node can only be used with replicated or replicated-job mode"
+            )
     if word != "replicated-job" and concurrent is not None:
         raise CommandError("max-concurrent can only be used with replicated-job mode")
-    if word.endswith("-job") and parsed.has(*(f"{kind}-{name}" for kind in ("update", "rollback") for name in _ROLLOUT)):
+    if word.endswith("-job") and parsed.has(
+        *(f"{kind}-{name}" for kind in ("update", "rollback") for name in _ROLLOUT)
+    ):
         raise CommandError("update and rollback configuration is not supported for jobs")
     if word == "replicated":
         return {"Replicated": {} if replicas is None else {"Replicas": replicas}}
     if word == "replicated-job":
-        counts = {"MaxConcurrent": replicas if concurrent is None else concurrent, "TotalCompletions": replicas}
+        counts = {
+            "MaxConcurrent": replicas if concurrent is None else concurrent,
+            "TotalCompletions": replicas,
+        }
         return {"ReplicatedJob": {key: value for key, value in counts.items() if value is not None}}
     return {"Global": {}} if word == "global" else {"GlobalJob": {}}
 

@@ -6,26 +6,21 @@ A flag with a `field` sets that field of the spec in both commands. Flags that a
 
 from __future__ import annotations
 
-from swarmpy.cli import grammars
+from swarmpy.cli.service_lists import LISTS
 from swarmpy.cli.tables import Flag, Kind
 from swarmpy.cli.values import (
-    ADDRESSES,
     BYTES,
     COMMAND,
     DECIMAL,
-    DOMAINS,
     DURATION,
     FLOAT,
-    HOSTS,
     INT,
-    LABELS,
     LIST,
     POSITIVE_DURATION,
     STRING,
     SWAP,
     SWITCH,
     UINT,
-    VARIABLES,
     choice,
 )
 
@@ -36,9 +31,6 @@ _C = "TaskTemplate.ContainerSpec."
 _T = "TaskTemplate."
 _UNITS = "(ns|us|ms|s|m|h)"
 _SHORT_UNITS = "(ms|s|m|h)"
-NO_NETWORKS = "services cannot attach to overlay networks yet; tasks use the node's own default network"
-NO_SECRETS = "there are no secrets yet; mount a file or a volume instead"
-NO_CONFIGS = "there are no configs yet; mount a file or a volume instead"
 NO_CREDENTIALS = "credential specs are for Windows nodes, and nodes run Linux"
 
 
@@ -47,71 +39,163 @@ def _rollout(word: str, prefix: str, actions: tuple[str, ...], texts: dict[str, 
     shown = ", ".join(f'"{action}"' for action in actions)
     return (
         Flag(f"{word}-delay", DURATION, f"{texts['delay']} {_UNITS}", default="0s", field=f"{prefix}.Delay"),
-        Flag(f"{word}-failure-action", choice(*actions), f"Action on {word} failure ({shown})", default="pause",
-             field=f"{prefix}.FailureAction"),
-        Flag(f"{word}-max-failure-ratio", FLOAT, f"Failure rate to tolerate during {texts['during']}", default="0",
-             field=f"{prefix}.MaxFailureRatio", pointer=True),
-        Flag(f"{word}-monitor", DURATION, f"Duration after each task {word} to monitor for failure {_UNITS}",
-             default="5s", field=f"{prefix}.Monitor"),
-        Flag(f"{word}-order", choice("start-first", "stop-first"),
-             f'{word.capitalize()} order ("start-first", "stop-first")', default="stop-first",
-             field=f"{prefix}.Order"),
-        Flag(f"{word}-parallelism", UINT, texts["parallelism"], default="1", field=f"{prefix}.Parallelism",
-             pointer=True),
-    )  # fmt: skip
+        Flag(
+            f"{word}-failure-action",
+            choice(*actions),
+            f"Action on {word} failure ({shown})",
+            default="pause",
+            field=f"{prefix}.FailureAction",
+        ),
+        Flag(
+            f"{word}-max-failure-ratio",
+            FLOAT,
+            f"Failure rate to tolerate during {texts['during']}",
+            default="0",
+            field=f"{prefix}.MaxFailureRatio",
+            pointer=True,
+        ),
+        Flag(
+            f"{word}-monitor",
+            DURATION,
+            f"Duration after each task {word} to monitor for failure {_UNITS}",
+            default="5s",
+            field=f"{prefix}.Monitor",
+        ),
+        Flag(
+            f"{word}-order",
+            choice("start-first", "stop-first"),
+            f'{word.capitalize()} order ("start-first", "stop-first")',
+            default="stop-first",
+            field=f"{prefix}.Order",
+        ),
+        Flag(
+            f"{word}-parallelism",
+            UINT,
+            texts["parallelism"],
+            default="1",
+            field=f"{prefix}.Parallelism",
+            pointer=True,
+        ),
+    )
 
 
 _SCALARS = (
-    Flag("credential-spec", Kind("credential-spec", str),
-         "Credential spec for managed service account (Windows only)", refused=NO_CREDENTIALS),
+    Flag(
+        "credential-spec",
+        Kind("credential-spec", str),
+        "Credential spec for managed service account (Windows only)",
+        refused=NO_CREDENTIALS,
+    ),
     DETACH,
-    Flag("endpoint-mode", choice("vip", "dnsrr"), "Endpoint mode (vip or dnsrr)", default="vip",
-         field="EndpointSpec.Mode"),
+    Flag(
+        "endpoint-mode",
+        choice("vip", "dnsrr"),
+        "Endpoint mode (vip or dnsrr)",
+        default="vip",
+        field="EndpointSpec.Mode",
+    ),
     Flag("entrypoint", COMMAND, "Overwrite the default ENTRYPOINT of the image", field=_C + "Command"),
     Flag("health-cmd", STRING, "Command to run to check health"),
     Flag("health-interval", POSITIVE_DURATION, f"Time between running the check {_SHORT_UNITS}"),
     Flag("health-retries", INT, "Consecutive failures needed to report unhealthy"),
-    Flag("health-start-interval", POSITIVE_DURATION,
-         f"Time between running the check during the start period {_SHORT_UNITS}"),
-    Flag("health-start-period", POSITIVE_DURATION, "Start period for the container to initialize before counting "
-         f"retries towards unstable {_SHORT_UNITS}"),
+    Flag(
+        "health-start-interval",
+        POSITIVE_DURATION,
+        f"Time between running the check during the start period {_SHORT_UNITS}",
+    ),
+    Flag(
+        "health-start-period",
+        POSITIVE_DURATION,
+        "Start period for the container to initialize before counting "
+        f"retries towards unstable {_SHORT_UNITS}",
+    ),
     Flag("health-timeout", POSITIVE_DURATION, f"Maximum time to allow one check to run {_SHORT_UNITS}"),
     Flag("hostname", STRING, "Container hostname", field=_C + "Hostname"),
-    Flag("init", SWITCH, "Use an init inside each service container to forward signals and reap processes",
-         field=_C + "Init", pointer=True),
+    Flag(
+        "init",
+        SWITCH,
+        "Use an init inside each service container to forward signals and reap processes",
+        field=_C + "Init",
+        pointer=True,
+    ),
     Flag("isolation", STRING, "Service container isolation mode", field=_C + "Isolation"),
     Flag("limit-cpu", DECIMAL, "Limit CPUs", field=_T + "Resources.Limits.NanoCPUs"),
     Flag("limit-memory", BYTES, "Limit Memory", field=_T + "Resources.Limits.MemoryBytes"),
-    Flag("limit-pids", INT, "Limit maximum number of processes (default 0 = unlimited)",
-         field=_T + "Resources.Limits.Pids"),
+    Flag(
+        "limit-pids",
+        INT,
+        "Limit maximum number of processes (default 0 = unlimited)",
+        field=_T + "Resources.Limits.Pids",
+    ),
     Flag("log-driver", STRING, "Logging driver for service"),
     Flag("log-opt", LIST, "Logging driver options"),
     Flag("max-concurrent", UINT, "Number of job tasks to run concurrently (default equal to --replicas)"),
-    Flag("memory-swap", SWAP, "Swap Bytes (-1 for unlimited)", field=_T + "Resources.SwapBytes", pointer=True),
-    Flag("memory-swappiness", INT, "Tune memory swappiness (0-100), -1 to reset to default", default="-1",
-         field=_T + "Resources.MemorySwappiness", pointer=True),
+    Flag(
+        "memory-swap", SWAP, "Swap Bytes (-1 for unlimited)", field=_T + "Resources.SwapBytes", pointer=True
+    ),
+    Flag(
+        "memory-swappiness",
+        INT,
+        "Tune memory swappiness (0-100), -1 to reset to default",
+        default="-1",
+        field=_T + "Resources.MemorySwappiness",
+        pointer=True,
+    ),
     Flag("no-healthcheck", SWITCH, "Disable any container-specified HEALTHCHECK"),
-    Flag("no-resolve-image", SWITCH,
-         "Do not query the registry to resolve image digest and supported platforms"),
+    Flag(
+        "no-resolve-image",
+        SWITCH,
+        "Do not query the registry to resolve image digest and supported platforms",
+    ),
     Flag("oom-score-adj", INT, "Tune host's OOM preferences (-1000 to 1000)", field=_C + "OomScoreAdj"),
     QUIET,
     Flag("read-only", SWITCH, "Mount the container's root filesystem as read only", field=_C + "ReadOnly"),
     Flag("replicas", UINT, "Number of tasks"),
-    Flag("replicas-max-per-node", UINT, "Maximum number of tasks per node (default 0 = unlimited)",
-         field=_T + "Placement.MaxReplicas"),
+    Flag(
+        "replicas-max-per-node",
+        UINT,
+        "Maximum number of tasks per node (default 0 = unlimited)",
+        field=_T + "Placement.MaxReplicas",
+    ),
     Flag("reserve-cpu", DECIMAL, "Reserve CPUs", field=_T + "Resources.Reservations.NanoCPUs"),
     Flag("reserve-memory", BYTES, "Reserve Memory", field=_T + "Resources.Reservations.MemoryBytes"),
-    Flag("restart-condition", choice("none", "on-failure", "any"),
-         'Restart when condition is met ("none", "on-failure", "any")', default="any",
-         field=_T + "RestartPolicy.Condition"),
-    Flag("restart-delay", DURATION, f"Delay between restart attempts {_UNITS}", default="5s",
-         field=_T + "RestartPolicy.Delay", pointer=True),
-    Flag("restart-max-attempts", UINT, "Maximum number of restarts before giving up",
-         field=_T + "RestartPolicy.MaxAttempts", pointer=True),
-    Flag("restart-window", DURATION, f"Window used to evaluate the restart policy {_UNITS}",
-         field=_T + "RestartPolicy.Window", pointer=True),
-    Flag("stop-grace-period", DURATION, f"Time to wait before force killing a container {_UNITS}", default="10s",
-         field=_C + "StopGracePeriod", pointer=True),
+    Flag(
+        "restart-condition",
+        choice("none", "on-failure", "any"),
+        'Restart when condition is met ("none", "on-failure", "any")',
+        default="any",
+        field=_T + "RestartPolicy.Condition",
+    ),
+    Flag(
+        "restart-delay",
+        DURATION,
+        f"Delay between restart attempts {_UNITS}",
+        default="5s",
+        field=_T + "RestartPolicy.Delay",
+        pointer=True,
+    ),
+    Flag(
+        "restart-max-attempts",
+        UINT,
+        "Maximum number of restarts before giving up",
+        field=_T + "RestartPolicy.MaxAttempts",
+        pointer=True,
+    ),
+    Flag(
+        "restart-window",
+        DURATION,
+        f"Window used to evaluate the restart policy {_UNITS}",
+        field=_T + "RestartPolicy.Window",
+        pointer=True,
+    ),
+    Flag(
+        "stop-grace-period",
+        DURATION,
+        f"Time to wait before force killing a container {_UNITS}",
+        default="10s",
+        field=_C + "StopGracePeriod",
+        pointer=True,
+    ),
     Flag("stop-signal", STRING, "Signal to stop the container", field=_C + "StopSignal"),
     Flag("tty", SWITCH, "Allocate a pseudo-TTY", short="t", field=_C + "TTY"),
     Flag("user", STRING, "Username or UID (format: <name|uid>[:<group|gid>])", short="u", field=_C + "User"),
@@ -119,82 +203,71 @@ _SCALARS = (
     Flag("workdir", STRING, "Working directory inside the container", short="w", field=_C + "Dir"),
     Flag("cap-add", LIST, "Add Linux capabilities"),
     Flag("cap-drop", LIST, "Drop Linux capabilities"),
-    *_rollout("update", "UpdateConfig", ("pause", "continue", "rollback"), {
-        "delay": "Delay between updates", "during": "an update",
-        "parallelism": "Maximum number of tasks updated simultaneously (0 to update all at once)"}),
-    *_rollout("rollback", "RollbackConfig", ("pause", "continue"), {
-        "delay": "Delay between task rollbacks", "during": "a rollback",
-        "parallelism": "Maximum number of tasks rolled back simultaneously (0 to roll back all at once)"}),
-)  # fmt: skip
-
-# name, kind, short, help of create, help of --X-add, help of --X-rm, kind of --X-rm, why refused
-_LISTS: tuple[tuple[str, Kind, str, str, str, str, Kind, str], ...] = (
-    ("config", Kind("config", str, many=True), "", "Specify configurations to expose to the service",
-     "Add or update a config file on a service", "Remove a configuration file", LIST, NO_CONFIGS),
-    ("constraint", LIST, "", "Placement constraints", "Add or update a placement constraint",
-     "Remove a constraint", LIST, ""),
-    ("container-label", LABELS, "", "Container labels", "Add or update a container label",
-     "Remove a container label by its key", LIST, ""),
-    ("dns", ADDRESSES, "", "Set custom DNS servers", "Add or update a custom DNS server",
-     "Remove a custom DNS server", LIST, ""),
-    ("dns-option", LIST, "", "Set DNS options", "Add or update a DNS option", "Remove a DNS option", LIST, ""),
-    ("dns-search", DOMAINS, "", "Set custom DNS search domains", "Add or update a custom DNS search domain",
-     "Remove a DNS search domain", LIST, ""),
-    ("env", VARIABLES, "e", "Set environment variables", "Add or update an environment variable",
-     "Remove an environment variable", LIST, ""),
-    ("generic-resource", grammars.RESOURCES, "", "User defined resources", "Add a Generic resource",
-     "Remove a Generic resource", LIST, ""),
-    ("group", LIST, "", "Set one or more supplementary user groups for the container",
-     "Add an additional supplementary user group to the container",
-     "Remove a previously added supplementary user group from the container", LIST, ""),
-    ("host", HOSTS, "", "Set one or more custom host-to-IP mappings (host:ip)",
-     'Add a custom host-to-IP mapping ("host:ip")', 'Remove a custom host-to-IP mapping ("host:ip")', LIST, ""),
-    ("label", LABELS, "l", "Service labels", "Add or update a service label", "Remove a label by its key", LIST, ""),
-    ("mount", grammars.MOUNTS, "", "Attach a filesystem mount to the service",
-     "Add or update a mount on a service", "Remove a mount by its target path", LIST, ""),
-    ("network", Kind("network", str, many=True), "", "Network attachments", "Add a network", "Remove a network",
-     LIST, NO_NETWORKS),
-    ("placement-pref", grammars.PREFERENCES, "", "Add a placement preference", "Add a placement preference",
-     "Remove a placement preference", grammars.PREFERENCES, ""),
-    ("publish", grammars.PORTS, "p", "Publish a port as a node port", "Add or update a published port",
-     "Remove a published port by its target port", grammars.TARGET_PORTS, ""),
-    ("secret", Kind("secret", str, many=True), "", "Specify secrets to expose to the service",
-     "Add or update a secret on a service", "Remove a secret", LIST, NO_SECRETS),
-    ("sysctl", LIST, "", "Sysctl options", "Add or update a Sysctl option", "Remove a Sysctl option", LIST, ""),
-    ("ulimit", grammars.ULIMITS, "", "Ulimit options", "Add or update a ulimit option", "Remove a ulimit option",
-     LIST, ""),
-)  # fmt: skip
+    *_rollout(
+        "update",
+        "UpdateConfig",
+        ("pause", "continue", "rollback"),
+        {
+            "delay": "Delay between updates",
+            "during": "an update",
+            "parallelism": "Maximum number of tasks updated simultaneously (0 to update all at once)",
+        },
+    ),
+    *_rollout(
+        "rollback",
+        "RollbackConfig",
+        ("pause", "continue"),
+        {
+            "delay": "Delay between task rollbacks",
+            "during": "a rollback",
+            "parallelism": "Maximum number of tasks rolled back simultaneously (0 to roll back all at once)",
+        },
+    ),
+)
 
 
 def create_flags() -> tuple[Flag, ...]:
     """The flags of `service create`."""
     lists = tuple(
         Flag(name, kind, text, short=short, refused=refused)
-        for name, kind, short, text, _, _, _, refused in _LISTS
+        for name, kind, short, text, _, _, _, refused in LISTS
     )
     return (
-        Flag("mode", choice("replicated", "global", "replicated-job", "global-job"),
-             'Service mode ("replicated", "global", "replicated-job", "global-job")', default="replicated"),
+        Flag(
+            "mode",
+            choice("replicated", "global", "replicated-job", "global-job"),
+            'Service mode ("replicated", "global", "replicated-job", "global-job")',
+            default="replicated",
+        ),
         Flag("name", STRING, "Service name"),
         Flag("env-file", LIST, "Read in a file of environment variables"),
         *_SCALARS,
         *lists,
-    )  # fmt: skip
+    )
 
 
 def update_flags() -> tuple[Flag, ...]:
     """The flags of `service update`; none has a default, as only what is given changes."""
     scalars = tuple(
-        Flag(flag.name, flag.kind, flag.help, short=flag.short, field=flag.field, pointer=flag.pointer,
-             refused=flag.refused)
+        Flag(
+            flag.name,
+            flag.kind,
+            flag.help,
+            short=flag.short,
+            field=flag.field,
+            pointer=flag.pointer,
+            refused=flag.refused,
+        )
         for flag in _SCALARS
-    )  # fmt: skip
+    )
     lists = tuple(
         flag
-        for name, kind, _, _, add, remove, remove_kind, refused in _LISTS
-        for flag in (Flag(f"{name}-add", kind, add, refused=refused),
-                     Flag(f"{name}-rm", remove_kind, remove, refused=refused))
-    )  # fmt: skip
+        for name, kind, _, _, add, remove, remove_kind, refused in LISTS
+        for flag in (
+            Flag(f"{name}-add", kind, add, refused=refused),
+            Flag(f"{name}-rm", remove_kind, remove, refused=refused),
+        )
+    )
     return (
         Flag("args", COMMAND, "Service command args", field=_C + "Args"),
         Flag("force", SWITCH, "Force update even if no changes require it"),

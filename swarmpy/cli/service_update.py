@@ -84,7 +84,11 @@ def _replicas(spec: Spec, parsed: Parsed) -> None:
         mode["ReplicatedJob"]["MaxConcurrent"] = parsed.values["max-concurrent"]
     if not parsed.has("replicas"):
         return
-    if mode.get("Global") is not None or mode.get("GlobalJob") is not None or mode.get("ReplicatedJob") is not None:
+    if (
+        mode.get("Global") is not None
+        or mode.get("GlobalJob") is not None
+        or mode.get("ReplicatedJob") is not None
+    ):
         raise CommandError("replicas can only be used with replicated mode")
     section(spec, "Mode.Replicated")["Replicas"] = parsed.values["replicas"]
 
@@ -96,14 +100,19 @@ def _labels(spec: Spec, parsed: Parsed) -> None:
         ("sysctl", f"{_CONTAINER}.Sysctls"),
     ):
         if parsed.has(f"{flag}-add", f"{flag}-rm"):
-            gone = {text.partition("=")[0] if flag == "sysctl" else text for text in parsed.list(f"{flag}-rm")}
+            gone = {
+                text.partition("=")[0] if flag == "sysctl" else text for text in parsed.list(f"{flag}-rm")
+            }
             kept = {key: value for key, value in (_found(spec, path) or {}).items() if key not in gone}
             put(spec, path, {**kept, **pairs(parsed.list(f"{flag}-add"))})
 
 
 def _lists(spec: Spec, parsed: Parsed) -> None:
     """Lists of words, kept sorted so that an update that changes nothing is seen as such."""
-    for flag, path in (("group", f"{_CONTAINER}.Groups"), ("constraint", "TaskTemplate.Placement.Constraints")):
+    for flag, path in (
+        ("group", f"{_CONTAINER}.Groups"),
+        ("constraint", "TaskTemplate.Placement.Constraints"),
+    ):
         if parsed.has(f"{flag}-add", f"{flag}-rm"):
             every = [*(_found(spec, path) or []), *parsed.list(f"{flag}-add")]
             put(spec, path, sorted(one for one in every if one not in parsed.list(f"{flag}-rm")))
@@ -123,7 +132,11 @@ def _name(text: str) -> str:
 def _environment(spec: Spec, parsed: Parsed) -> None:
     if parsed.has("env-add", "env-rm"):
         path = f"{_CONTAINER}.Env"
-        put(spec, path, _keyed(_found(spec, path) or [], parsed.list("env-add"), set(parsed.list("env-rm")), _name))
+        put(
+            spec,
+            path,
+            _keyed(_found(spec, path) or [], parsed.list("env-add"), set(parsed.list("env-rm")), _name),
+        )
 
 
 def _mounts(spec: Spec, parsed: Parsed) -> None:
@@ -148,7 +161,7 @@ def _dns(spec: Spec, parsed: Parsed) -> None:
 
 
 def _hosts(spec: Spec, parsed: Parsed) -> None:
-    """Entries are `IP NAME [ALIAS...]`; `NAME` or `NAME:IP` removes the name, and an entry left without any."""
+    """Entries are `IP NAME [ALIAS...]`; `NAME` or `NAME:IP` removes the name; entries left empty go too."""
     if not parsed.has("host-add", "host-rm"):
         return
     gone = [(name, address) for name, _, address in (text.partition(":") for text in parsed.list("host-rm"))]
@@ -207,7 +220,9 @@ def _ulimits(spec: Spec, parsed: Parsed) -> None:
     if parsed.has("ulimit-add", "ulimit-rm"):
         path = f"{_CONTAINER}.Ulimits"
         gone = {_name(text) for text in parsed.list("ulimit-rm")}
-        found = _keyed(_found(spec, path) or [], parsed.list("ulimit-add"), gone, lambda one: str(one["Name"]))
+        found = _keyed(
+            _found(spec, path) or [], parsed.list("ulimit-add"), gone, lambda one: str(one["Name"])
+        )
         put(spec, path, sorted(found, key=lambda one: str(one["Name"])))
 
 
@@ -236,11 +251,15 @@ def _log_driver(spec: Spec, parsed: Parsed) -> None:
     """A new driver replaces the old one with all its options."""
     if not parsed.text("log-driver"):
         if parsed.has("log-opt"):
-            raise CommandError("--log-opt needs --log-driver: a new driver replaces the old one with its options")
+            raise CommandError(
+                "--log-opt needs --log-driver: a new driver replaces the old one with its options"
+            )
         return
     options = pairs(parsed.list("log-opt"))
     name = parsed.text("log-driver")
-    section(spec, "TaskTemplate")["LogDriver"] = {"Name": name, "Options": options} if options else {"Name": name}
+    section(spec, "TaskTemplate")["LogDriver"] = (
+        {"Name": name, "Options": options} if options else {"Name": name}
+    )
 
 
 def _capabilities(spec: Spec, parsed: Parsed) -> None:

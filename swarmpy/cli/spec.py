@@ -17,11 +17,21 @@ Spec = dict[str, Any]
 # A flag of one of these objects sends the whole object, filled from Docker's defaults.
 DEFAULTS: dict[str, Spec] = {
     "TaskTemplate.RestartPolicy": {"Condition": "any", "Delay": 5 * SECOND, "MaxAttempts": 0},
-    "UpdateConfig": {"Parallelism": 1, "FailureAction": "pause", "Monitor": 5 * SECOND, "MaxFailureRatio": 0,
-                     "Order": "stop-first"},
-    "RollbackConfig": {"Parallelism": 1, "FailureAction": "pause", "Monitor": 5 * SECOND, "MaxFailureRatio": 0,
-                       "Order": "stop-first"},
-}  # fmt: skip
+    "UpdateConfig": {
+        "Parallelism": 1,
+        "FailureAction": "pause",
+        "Monitor": 5 * SECOND,
+        "MaxFailureRatio": 0,
+        "Order": "stop-first",
+    },
+    "RollbackConfig": {
+        "Parallelism": 1,
+        "FailureAction": "pause",
+        "Monitor": 5 * SECOND,
+        "MaxFailureRatio": 0,
+        "Order": "stop-first",
+    },
+}
 
 
 def section(spec: Spec, path: str) -> Spec:

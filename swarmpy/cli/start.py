@@ -22,6 +22,7 @@ PATIENCE = 30.0
 """Seconds that a new daemon has until its socket answers."""
 PAUSE = 0.05
 COMMAND = (sys.executable, "-m", "swarmpy", "daemon")
+"""What is started; `--socket PATH` is added."""
 
 
 def start_daemon(host: str) -> None:
@@ -51,13 +52,17 @@ def _start_unit(host: str) -> None:
 
     done = subprocess.run(["systemctl", "start", UNIT], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise CommandError(f"systemd could not start {UNIT}: {done.stderr.strip() or 'no reason given'}; "
-                           f"`journalctl -u {UNIT}` has the daemon's log")  # fmt: skip
+        raise CommandError(
+            f"systemd could not start {UNIT}: {done.stderr.strip() or 'no reason given'}; "
+            f"`journalctl -u {UNIT}` has the daemon's log"
+        )
     until = time.monotonic() + PATIENCE
     while not _answers(host):
         if time.monotonic() > until:
-            raise CommandError(f"systemd started {UNIT}, but nothing answers at {host} after {PATIENCE:.0f} seconds; "
-                               f"`journalctl -u {UNIT}` has the daemon's log")  # fmt: skip
+            raise CommandError(
+                f"systemd started {UNIT}, but nothing answers at {host} after {PATIENCE:.0f} seconds; "
+                f"`journalctl -u {UNIT}` has the daemon's log"
+            )
         time.sleep(PAUSE)
 
 
@@ -76,9 +81,13 @@ def _spawn(host: str) -> None:
     begin = os.fstat(descriptor).st_size
     try:
         child = subprocess.Popen(
-            COMMAND, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, start_new_session=True,
-            cwd="/", env={**os.environ, "SWARMPY_HOST": host},
-        )  # fmt: skip
+            [*COMMAND, "--socket", socket_path(host)],
+            stdin=subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=descriptor,
+            start_new_session=True,
+            cwd="/",
+        )
     finally:
         os.close(descriptor)
     until = time.monotonic() + PATIENCE
@@ -90,10 +99,14 @@ def _spawn(host: str) -> None:
                 continue
             child.kill()
             child.wait()
-            raise CommandError(f"the swarmpy daemon was started, but did not answer at {host} within "
-                               f"{PATIENCE:.0f} seconds and was stopped; {_last_words(path, begin)}") from None  # fmt: skip
-        raise CommandError(f"the swarmpy daemon ended with exit code {code} instead of answering at {host}; "
-                           f"{_last_words(path, begin)}")  # fmt: skip
+            raise CommandError(
+                f"the swarmpy daemon was started, but did not answer at {host} within "
+                f"{PATIENCE:.0f} seconds and was stopped; {_last_words(path, begin)}"
+            ) from None
+        raise CommandError(
+            f"the swarmpy daemon ended with exit code {code} instead of answering at {host}; "
+            f"{_last_words(path, begin)}"
+        )
     # The daemon outlives this command; its handle would warn about that when it is collected.
     child.returncode = 0
     warn(f"Started the swarmpy daemon (process {child.pid}); its log is {path}")

@@ -21,7 +21,8 @@ def _availability(parsed: Parsed) -> str:
     word = parsed.text("availability").lower() if parsed.has("availability") else ""
     if word not in ("", "active", "pause", "drain"):
         raise CommandError(
-            f'invalid availability "{parsed.text("availability")}", only active, pause and drain are supported'
+            f'invalid availability "{parsed.text("availability")}", '
+            "only active, pause and drain are supported"
         )
     return word
 
@@ -91,10 +92,12 @@ def init(parsed: Parsed) -> int:
 
 def _print_unlock(client: Client) -> None:
     key = client.get("/swarm/unlockkey")["UnlockKey"]
-    out("\nTo unlock a swarm manager after it restarts, run the `swarmpy swarm unlock`\n"
+    out(
+        "\nTo unlock a swarm manager after it restarts, run the `swarmpy swarm unlock`\n"
         f"command and provide the following key:\n\n    {key}\n\n"
         "Remember to store this key in a password manager, since without it you\n"
-        "will not be able to restart the manager.")  # fmt: skip
+        "will not be able to restart the manager."
+    )
 
 
 def _print_join(client: Client, node: str, role: str) -> None:
@@ -102,8 +105,10 @@ def _print_join(client: Client, node: str, role: str) -> None:
     address = (client.get(f"/nodes/{node}").get("ManagerStatus") or {}).get("Addr", "")
     tokens = client.get("/swarm")["JoinTokens"]
     if address:
-        out(f"To add a {role} to this swarm, run the following command:\n\n"
-            f"    swarmpy join --token {tokens[role.capitalize()]} {address}\n")  # fmt: skip
+        out(
+            f"To add a {role} to this swarm, run the following command:\n\n"
+            f"    swarmpy join --token {tokens[role.capitalize()]} {address}\n"
+        )
 
 
 def join(parsed: Parsed) -> int:

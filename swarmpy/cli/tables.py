@@ -80,7 +80,8 @@ class Verb:
 
     __slots__ = ("aliases", "args", "flags", "help", "most", "name", "options_first", "raw", "run", "subject")
 
-    def __init__(self, name: str, help: str, run: str, *, args: str = "", count: tuple[int, int] = (0, 0),  # noqa: A002
+    def __init__(self, name: str, help: str, run: str, *, args: str = "",  # noqa: A002, PLR0913
+                 count: tuple[int, int] = (0, 0),
                  flags: tuple[Flag, ...] = (), aliases: tuple[str, ...] = (), options_first: bool = False,
                  subject: str | tuple[str, ...] = "", raw: bool = False) -> None:  # fmt: skip
         self.name = name

@@ -16,7 +16,9 @@ from swarmpy.cli.tables import CommandError
 
 BAD_TEMPLATE = 64
 _ACTION = re.compile(r"\{\{(- )?\s*(.*?)\s*( -)?\}\}", re.DOTALL)
-_TOKEN = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|`[^`]*`|-?\d+|\$?(?:\.[A-Za-z_]\w*)+|\$|\.|[A-Za-z_]\w*|\||\(|\))""")
+_TOKEN = re.compile(
+    r"""\s*("(?:[^"\\]|\\.)*"|`[^`]*`|-?\d+|\$?(?:\.[A-Za-z_]\w*)+|\$|\.|[A-Za-z_]\w*|\||\(|\))"""
+)
 _WORDS = ("end", "else", "if", "range")
 
 
@@ -171,39 +173,39 @@ def _pipeline(text: str) -> list[list[Any]]:
         if match is None:
             raise TemplateError(f'unexpected "{text[place:].strip()[:1]}" in {{{{{text}}}}}')
         place = match.end()
-        token = match[1]
-        if token == "|":
+        piece = match[1]
+        if piece == "|":
             commands.append([])
-        elif token == "(":
+        elif piece == "(":
             stack.append(commands)
             commands = [[]]
-        elif token == ")":
+        elif piece == ")":
             if not stack:
                 raise TemplateError(f'unexpected ")" in {{{{{text}}}}}')
             inner, commands = commands, stack.pop()
             commands[-1].append(("group", inner))
         else:
-            commands[-1].append(_operand(token))
+            commands[-1].append(_operand(piece))
     if stack or not all(commands):
         raise TemplateError(f"missing value for command in {{{{{text}}}}}")
     return commands
 
 
-def _operand(token: str) -> Any:
-    if token[0] == '"':
-        return ("value", json.loads(token))
-    if token[0] == "`":
-        return ("value", token[1:-1])
-    if token[0] in ".$":
-        names = [name for name in token.lstrip("$").split(".") if name]
-        return ("root" if token[0] == "$" else "field", names)
-    if token.lstrip("-").isdigit():
-        return ("value", int(token))
-    if token in ("true", "false"):
-        return ("value", token == "true")
-    if token not in FUNCTIONS:
-        raise TemplateError(f'function "{token}" not defined (known: {", ".join(sorted(FUNCTIONS))})')
-    return ("call", token)
+def _operand(piece: str) -> Any:
+    if piece[0] == '"':
+        return ("value", json.loads(piece))
+    if piece[0] == "`":
+        return ("value", piece[1:-1])
+    if piece[0] in ".$":
+        names = [name for name in piece.lstrip("$").split(".") if name]
+        return ("root" if piece[0] == "$" else "field", names)
+    if piece.lstrip("-").isdigit():
+        return ("value", int(piece))
+    if piece in ("true", "false"):
+        return ("value", piece == "true")
+    if piece not in FUNCTIONS:
+        raise TemplateError(f'function "{piece}" not defined (known: {", ".join(sorted(FUNCTIONS))})')
+    return ("call", piece)
 
 
 def _evaluate(commands: list[list[Any]], data: Any, scope: _Scope) -> Any:
