@@ -6,11 +6,11 @@ What belongs here: which nodes a global service is for. What does not: whether i
 
 from __future__ import annotations
 
-from swarmpy.model.lifecycle import Availability
+from swarmpy.model.lifecycle import Availability, TaskState
 from swarmpy.model.objects import Node, Service
 from swarmpy.plan import constraints
 from swarmpy.plan.policy import occupants
-from swarmpy.plan.slots import Slot, availability, is_job, new_task, retire, slots_of, usable
+from swarmpy.plan.slots import Slot, availability, is_job, new_task, retire, slots_of, stopped, usable
 from swarmpy.plan.types import Plan, merged
 from swarmpy.state.changes import Change, Put
 from swarmpy.state.snapshot import Snapshot
@@ -33,7 +33,12 @@ def of_service(now: int, world: Snapshot, service: Service) -> Plan:
         if unfit:
             changes += _ended(now, slot, f"node {node.hostname} {unfit}")
         elif availability(node) == Availability.ACTIVE and (slot is None or not occupants(slot)):
-            task = new_task(now, world, service, node.id, why="global")
+            # Where the node's last task is still stopping, the new one waits for it.
+            waits = slot is not None and any(not stopped(world, task) for task in slot.tasks)
+            task = new_task(
+                now, world, service, node.id, why="global", replaces=slot.newest.id if slot and waits else "",
+                desired=TaskState.READY if waits else TaskState.RUNNING,
+            )  # fmt: skip
             changes.append(Put(task, f"global service {service.name} had no task on node {node.hostname}"))
     for slot in slots.values():
         changes += _ended(now, slot, f"node {slot.place} was removed from the cluster")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from swarmpy.model.objects import kind_of
 from swarmpy.plan import (
     enforcer,
     global_,
@@ -48,8 +47,7 @@ def plan(now: int, world: Snapshot) -> Plan:
         wakes.append(decided.wake_at)
         if decided.changes:
             changes += decided.changes
-            # The version stays: ids of new tasks are derived from it and from what is already there.
-            working = working.evolve(decided.changes, working.version, now)
+            working = working.evolve(decided.changes, at=now)
     return Plan(coalesce(world, changes), earliest(wakes))
 
 
@@ -58,7 +56,7 @@ def coalesce(base: Snapshot, changes: Iterable[Change]) -> tuple[Change, ...]:
     and deleted within the plan never was."""
     last: dict[tuple[str, str], Change] = {}
     for change in changes:
-        key = (kind_of(change.item), change.item.id) if isinstance(change, Put) else (change.kind, change.id)
+        key = change.key
         before = last.get(key)
         if before is not None and before.cause and before.cause != change.cause:
             cause = f"{before.cause}; {change.cause}"

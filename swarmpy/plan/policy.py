@@ -15,7 +15,7 @@ def may_restart(slot: Slot, task: Task) -> bool:
     """Whether the policy that the task was made with allows a replacement after it.
 
     `any` always, `on-failure` unless it completed, `none` never. MaxAttempts counts replacements of this
-    spec version in this slot; with a Window, only those made within it before the task ended.
+    run of one spec version in this slot; with a Window, only those made within it before the task ended.
     """
     policy = task.view.restart_policy
     if policy.condition == "none":
@@ -24,7 +24,7 @@ def may_restart(slot: Slot, task: Task) -> bool:
         return False
     if policy.max_attempts <= 0:
         return True
-    attempts = slot.of_version(task.spec_version)[1:]
+    attempts = slot.run_of(task)[1:]
     if policy.window > 0:
         attempts = [one for one in attempts if one.created_at > task.state_since - policy.window]
     return len(attempts) < policy.max_attempts

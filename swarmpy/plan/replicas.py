@@ -9,7 +9,7 @@ from __future__ import annotations
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.objects import Service
 from swarmpy.plan.policy import occupants
-from swarmpy.plan.slots import Slot, is_job, new_task, replicas_of, retire, slots_of
+from swarmpy.plan.slots import Slot, is_job, new_task, replicas_of, retire, slots_of, stopped
 from swarmpy.plan.types import Plan, merged
 from swarmpy.state.changes import Change, Put
 from swarmpy.state.snapshot import Snapshot
@@ -45,22 +45,33 @@ def of_service(now: int, world: Snapshot, service: Service) -> Plan:
         for slot in _victims(filled, len(filled) - wanted):
             changes += _removed(now, slot, why)
     elif len(filled) < wanted:
-        changes += _added(now, world, service, {slot.place for slot in filled}, wanted - len(filled))
+        changes += _added(now, world, service, filled, history, wanted - len(filled))
     for slot in history:
         if isinstance(slot.place, int) and slot.place > wanted:
             changes += _removed(now, slot, f"slot {slot.place} of service {service.name} is no longer used")
     return Plan(tuple(changes))
 
 
-def _added(now: int, world: Snapshot, service: Service, taken: set[int | str], count: int) -> list[Change]:
+def _added(
+    now: int, world: Snapshot, service: Service, filled: list[Slot], history: list[Slot], count: int
+) -> list[Change]:
+    taken = {slot.place for slot in filled}
+    before = {slot.place: slot for slot in history}
+    why = f"service {service.name} wants {replicas_of(service)} replicas"
     changes: list[Change] = []
     number = 0
     while len(changes) < count:
         number += 1
-        if number not in taken:
-            task = new_task(now, world, service, number, why="replicas")
-            changes.append(Put(task, f"service {service.name} wants {replicas_of(service)} replicas: "
-                                     f"slot {number} was free"))  # fmt: skip
+        if number in taken:
+            continue
+        # Where the slot's last task is still stopping, the new one waits for it.
+        old = before.get(number)
+        waits = old is not None and any(not stopped(world, task) for task in old.tasks)
+        task = new_task(
+            now, world, service, number, why="replicas", replaces=old.newest.id if old and waits else "",
+            desired=TaskState.READY if waits else TaskState.RUNNING,
+        )  # fmt: skip
+        changes.append(Put(task, f"{why}: slot {number} was free"))
     return changes
 
 

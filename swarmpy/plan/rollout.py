@@ -107,8 +107,10 @@ def survey(now: int, world: Snapshot, service: Service, delay: int) -> Progress:
 def _done_at(slot: Slot, service: Service) -> int | None:
     """When the first task of the present version in the slot got to run or ended; None: not yet; long ago
     (0) for slots that this update did not touch."""
-    tasks = slot.of_version(service.spec_version)
-    if not tasks or not tasks[0].replaces:
+    if slot.newest.spec_version != service.spec_version:
+        return 0
+    tasks = slot.run_of(slot.newest)
+    if not tasks[0].replaces:
         return 0
     return min((task.state_since for task in tasks if task.status.state >= TaskState.RUNNING), default=None)
 
@@ -124,13 +126,12 @@ def _renew(now: int, world: Snapshot, service: Service, slot: Slot, order: str) 
         now, world, service, slot.place, why="rollout", replaces=main.id,
         desired=TaskState.RUNNING if overlap else TaskState.READY,
     )  # fmt: skip
-    changes: list[Change] = [Put(task, why)]
     # What does not run serves nobody: even start-first need not wait for it.
-    changes += [
+    changes: list[Change] = [
         Put(retire(one, now), why) for one in old
         if one.desired <= TaskState.RUNNING and not (overlap and one.status.state == TaskState.RUNNING)
     ]  # fmt: skip
-    return changes
+    return [*changes, Put(task, why)]
 
 
 def _status(now: int, service: Service, progress: Progress) -> list[Change]:

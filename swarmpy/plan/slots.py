@@ -44,9 +44,16 @@ class Slot:
         """The task made last."""
         return self.tasks[-1]
 
-    def of_version(self, spec_version: int) -> list[Task]:
-        """Its tasks made for that version of the service's template, oldest first."""
-        return [task for task in self.tasks if task.spec_version == spec_version]
+    def run_of(self, task: Task) -> list[Task]:
+        """The unbroken run of tasks of one spec version that the task belongs to, oldest first. A rollback
+        takes up an old version again: its tasks of long ago are another run."""
+        place = next(place for place, one in enumerate(self.tasks) if one.id == task.id)
+        first = last = place
+        while first > 0 and self.tasks[first - 1].spec_version == task.spec_version:
+            first -= 1
+        while last + 1 < len(self.tasks) and self.tasks[last + 1].spec_version == task.spec_version:
+            last += 1
+        return list(self.tasks[first : last + 1])
 
 
 def is_job(service: Service) -> bool:
