@@ -88,7 +88,7 @@ class EngineClient:
         return found
 
     async def versions(self) -> tuple[str, str]:
-        """(API version, oldest one supported) of the Engine; the last known, or defaults, while it is away."""
+        """(API version, oldest one supported) of the Engine; the last known or defaults while it is away."""
         async with self._lock:
             if not self._asked:
                 try:

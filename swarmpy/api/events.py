@@ -254,8 +254,7 @@ class Events:
         with suppress(EngineAbsentError):
             bounds = {**query, "since": _seconds(since), "until": _seconds(end)}
             async with aclosing(self._site.engine.events(bounds)) as lines:
-                async for line in lines:
-                    past.append((_time_of(line), line))
+                past.extend([(_time_of(line), line) async for line in lines])
         return [line for _, line in sorted(past, key=lambda pair: pair[0])]
 
     async def _live(

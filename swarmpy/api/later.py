@@ -1,6 +1,6 @@
 """What Swarm has and this version does not: secrets, configs and overlay networks.
 
-Lists are empty and objects unknown, so that clients which only look work; creating is refused with a sentence.
+Lists are empty and objects unknown, so that clients which only look work; creating is refused in a sentence.
 What does not belong here: anything that is supported.
 """
 

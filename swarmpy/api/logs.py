@@ -1,7 +1,7 @@
 """GET /services/{id}/logs and /tasks/{id}/logs: the output of tasks, framed as Docker's clients read it.
 
 Each line is a frame of eight bytes of head (stream, length) and the line; tasks with a terminal are sent
-without frames. With `details` each line says where it comes from, because the CLI builds its prefix from that.
+without frames. With `details` each line says where it comes from, as the CLI builds its prefix from it.
 What does not belong here: bringing the output from the nodes (manager/logs).
 """
 

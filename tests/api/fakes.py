@@ -1,0 +1,212 @@
+"""A cluster in memory for the API's tests: real admission, real planning, no log and no nodes.
+
+Tasks run as soon as they are assigned. What does not belong here: anything that a test asserts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from msgspec.structs import replace
+
+from swarmpy.model.commands import AnyCommand, Result
+from swarmpy.model.errors import NotFound, Refusal, Unavailable
+from swarmpy.model.lifecycle import NodeState, Role, TaskState
+from swarmpy.model.objects import Cluster, Description, Node, NodeStatus, Task, TaskStatus
+from swarmpy.pki import ca, tokens
+from swarmpy.plan import manager
+from swarmpy.plan.admission.admit import admit
+from swarmpy.ports import InitRequest, JoinRequest, LogQuery, ManagersView, NodeView, TaskLogFrame
+from swarmpy.state.changes import Change, Put
+from swarmpy.state.snapshot import Snapshot
+
+START = 1_700_000_000_123_456_000
+GIB = 2**30
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.time = START
+
+    def now(self) -> int:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time / 1e9
+
+
+class FakeEntropy:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def token(self, size: int) -> bytes:
+        self.count += 1
+        return self.count.to_bytes(size, "big")[::-1]
+
+    def uniform(self, low: float, high: float) -> float:
+        return (low + high) / 2
+
+
+def make_node(number: int, role: Role, certificate: str) -> Node:
+    return Node(
+        id=f"node{number}".ljust(25, "0"),
+        spec=json.dumps({"Role": role.word, "Availability": "active", "Labels": {"rack": f"r{number}"}}),
+        role=role,
+        description=Description(
+            hostname=f"host{number}", os="linux", architecture="x86_64", nano_cpus=4_000_000_000,
+            memory_bytes=8 * GIB, engine_version="20.10.24", engine_labels={"disk": "ssd"},
+            plugins=(("Network", "bridge"),),
+        ),
+        status=NodeStatus(state=NodeState.READY, address=f"10.0.0.{number}"),
+        manager_address=f"10.0.0.{number}:2377" if role is Role.MANAGER else "",
+        certificate=certificate,
+    )  # fmt: skip
+
+
+class FakeControl:
+    """ports.Control without a log: commands are admitted and planned at once."""
+
+    def __init__(self) -> None:
+        authority = ca.Authority.create(START)
+        digest = authority.digest()
+        cluster = Cluster(
+            id="cluster".ljust(25, "0"),
+            root_cert=authority.cert_pem.decode(),
+            worker_token=tokens.make_token(digest),
+            manager_token=tokens.make_token(digest),
+        )
+        items = [cluster, *(make_node(n, Role.MANAGER if n == 1 else Role.WORKER, "pem") for n in (1, 2, 3))]
+        self.current = Snapshot().evolve([Put(item) for item in items], 1, START)
+        self.reachable = frozenset({"node1".ljust(25, "0")})
+        self.broken: Refusal | None = None
+        self.frames: list[TaskLogFrame] = []
+        self.follow: asyncio.Queue[TaskLogFrame] = asyncio.Queue()
+        self.commands: list[AnyCommand] = []
+        self.queries: list[LogQuery] = []
+        self.reading = 0
+        self._moved = asyncio.Event()
+
+    def evolve(self, changes: list[Change]) -> None:
+        world = self.current
+        self.current = world.evolve(changes, world.version + 1, world.at + 1_000_000)
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+    def settle(self) -> None:
+        """Plan, run what is assigned, end what is unwanted, until nothing changes."""
+        for _ in range(100):
+            planned = list(manager.plan(self.current.at, self.current).changes)
+            if planned:
+                self.evolve(planned)
+            ran = [Put(after) for task in self.current.tasks if (after := _agent(task)) is not None]
+            if ran:
+                self.evolve(ran)
+            if not planned and not ran:
+                return
+        raise AssertionError("the cluster does not settle")
+
+    async def world(self) -> Snapshot:
+        if self.broken is not None:
+            raise self.broken
+        return self.current
+
+    async def submit(self, command: AnyCommand) -> Result:
+        if self.broken is not None:
+            raise self.broken
+        self.commands.append(command)
+        changes, result = admit(self.current.at, self.current, command, self.reachable)
+        self.evolve(changes)
+        self.settle()
+        return replace(result, index=self.current.version)
+
+    async def managers(self) -> ManagersView:
+        return ManagersView(leader="node1".ljust(25, "0"), reachable=self.reachable)
+
+    async def changed(self, since: int, *, timeout: float = 30.0) -> Snapshot:
+        try:
+            async with asyncio.timeout(timeout):
+                while self.current.version <= since:
+                    await self._moved.wait()
+        except TimeoutError:
+            pass
+        return self.current
+
+    async def logs(self, tasks: tuple[str, ...], query: LogQuery) -> AsyncIterator[TaskLogFrame]:
+        self.queries.append(query)
+        self.reading += 1
+        try:
+            for frame in self.frames:
+                if not frame.task_id or frame.task_id in tasks:
+                    yield frame
+            while query.follow:
+                yield await self.follow.get()
+        finally:
+            self.reading -= 1
+
+    def explain(self, world: Snapshot, reference: str) -> Mapping[str, Any]:
+        if world.service_named(reference) is None:
+            raise NotFound(f"nothing is called {reference}")
+        return {"reference": reference, "why": "because"}
+
+
+def _agent(task: Task) -> Task | None:
+    state = task.status.state
+    if task.desired >= TaskState.SHUTDOWN and TaskState.ASSIGNED <= state <= TaskState.RUNNING:
+        goal = TaskState.SHUTDOWN
+    elif TaskState.ASSIGNED <= state < TaskState.RUNNING and task.desired == TaskState.RUNNING:
+        goal = TaskState.RUNNING
+    elif TaskState.ASSIGNED <= state < TaskState.READY and task.desired == TaskState.READY:
+        goal = TaskState.READY
+    else:
+        return None
+    status = TaskStatus(state=goal, at=START, message=goal.word, container_id="c" * 64, pid=42)
+    return replace(task, status=status)
+
+
+class FakeLocal:
+    """ports.LocalNode: a manager, until told otherwise."""
+
+    def __init__(self, control: FakeControl | None) -> None:
+        self.control_plane = control
+        self.shown = NodeView(
+            state="active", node_id="node1".ljust(25, "0"), address="10.0.0.1", is_manager=True,
+            managers=(("node1".ljust(25, "0"), "10.0.0.1:2377"),), cluster_id="cluster".ljust(25, "0"),
+        )  # fmt: skip
+        self.calls: list[object] = []
+        self.refusal: Refusal | None = None
+
+    def become(self, state: str, *, manager: bool = False) -> None:
+        self.shown = NodeView(state=state, is_manager=manager)
+        self.control_plane = None
+
+    def view(self) -> NodeView:
+        return self.shown
+
+    @property
+    def control(self) -> FakeControl | None:
+        return self.control_plane
+
+    async def init(self, request: InitRequest) -> str:
+        self._call(request)
+        self.control_plane = FakeControl()
+        self.shown = FakeLocal(None).shown
+        return self.shown.node_id
+
+    async def join(self, request: JoinRequest) -> None:
+        self._call(request)
+        self.shown = NodeView(state="active", node_id="node2".ljust(25, "0"))
+
+    async def leave(self, *, force: bool = False) -> None:
+        self._call(("leave", force))
+        self.become("inactive")
+
+    def _call(self, what: object) -> None:
+        self.calls.append(what)
+        if self.refusal is not None:
+            raise self.refusal
+
+
+NO_LEADER = Unavailable("The swarm does not have a leader.")
