@@ -88,6 +88,12 @@ class Client:
         """Close the connection."""
         self._connection.close()
 
+    def __del__(self) -> None:
+        # A command uses its client until it ends; this closes the socket then, whichever way it ended.
+        connection = getattr(self, "_connection", None)
+        if connection is not None:
+            connection.close()
+
     def ping(self) -> None:
         """Return if a daemon answers at all. Raises Unreachable, or CommandError where
         the socket does not speak HTTP."""

@@ -115,61 +115,51 @@ def ps(parsed: Parsed) -> int:
     return 1 if failures else 0
 
 
-def _change(client: Client, reference: str, merge: Any) -> bool:
-    """Read, change and write back a node's spec; False where `merge` says that nothing changes."""
-    node = client.get(f"/nodes/{segment(reference)}")
-    spec = node["Spec"]
-    if merge(spec) is False:
-        return False
+def _write(client: Client, node: dict[str, Any]) -> None:
+    """Write a node's spec back at the version that was read."""
     query = {"version": str(node["Version"]["Index"])}
-    client.call("POST", f"/nodes/{node['ID']}/update", spec, query=query)
-    return True
+    client.call("POST", f"/nodes/{node['ID']}/update", node["Spec"], query=query)
 
 
 def update(parsed: Parsed) -> int:
     """Change a node's availability, role or labels."""
     client = Client(parsed.host)
-
-    def merge(spec: dict[str, Any]) -> None:
-        for flag, field, words in (
-            ("role", "Role", ("worker", "manager")),
-            ("availability", "Availability", ("active", "pause", "drain")),
-        ):
-            if parsed.has(flag):
-                word = parsed.text(flag).lower()
-                if word not in words:
-                    raise CommandError(
-                        f'invalid {flag} "{parsed.text(flag)}", only {", ".join(words[:-1])} and {words[-1]} '
-                        "are supported"
-                    )
-                spec[field] = word
-        labels = spec.get("Labels") or {}
-        labels.update(pairs(parsed.list("label-add")))
-        for key in parsed.list("label-rm"):
-            if key not in labels:
-                raise CommandError(f"key {key} doesn't exist in node's labels")
-            del labels[key]
-        spec["Labels"] = labels
-
-    _change(client, parsed.args[0], merge)
+    node = client.get(f"/nodes/{segment(parsed.args[0])}")
+    spec = node["Spec"]
+    for flag, field, words in (
+        ("role", "Role", ("worker", "manager")),
+        ("availability", "Availability", ("active", "pause", "drain")),
+    ):
+        if parsed.has(flag):
+            word = parsed.text(flag).lower()
+            if word not in words:
+                raise CommandError(
+                    f'invalid {flag} "{parsed.text(flag)}", only {", ".join(words[:-1])} and {words[-1]} '
+                    "are supported"
+                )
+            spec[field] = word
+    labels = spec.get("Labels") or {}
+    labels.update(pairs(parsed.list("label-add")))
+    for key in parsed.list("label-rm"):
+        if key not in labels:
+            raise CommandError(f"key {key} doesn't exist in node's labels")
+        del labels[key]
+    spec["Labels"] = labels
+    _write(client, node)
     out(parsed.args[0])
     return 0
 
 
 def _give_role(parsed: Parsed, role: str, done: str) -> int:
     client = Client(parsed.host)
-
-    def merge(spec: dict[str, Any]) -> bool:
-        if spec.get("Role") == role:
-            return False
-        spec["Role"] = role
-        return True
-
     for reference in parsed.args:
-        if _change(client, reference, merge):
-            out(done.format(reference))
-        else:
-            out(f"Node {reference} is already a {role}.")
+        node = client.get(f"/nodes/{segment(reference)}")
+        if node["Spec"].get("Role") == role:
+            out(f"Node {node['ID']} is already a {role}.")
+            continue
+        node["Spec"]["Role"] = role
+        _write(client, node)
+        out(done.format(reference))
     return 0
 
 

@@ -94,7 +94,6 @@ def inspect(references: list[str], fetch: Callable[[str], Any], format_: str,
     if pretty is not None:
         for item in found:
             sys.stdout.write(pretty(item))
-            out("")
     elif format_ in ("", "json"):
         layout: dict[str, Any] = {"indent": 4} if not format_ else {"separators": (",", ":")}
         out(json.dumps(found, ensure_ascii=False, **layout))

@@ -105,7 +105,8 @@ def auth_header(image: str) -> str:
     helper = (config.get("credHelpers") or {}).get(registry) or config.get("credsStore")
     if helper:
         raise CommandError(
-            f"the credentials for {registry} are kept by the helper program docker-credential-{helper}, "
+            f"the credentials for {registry} are kept by the helper program "
+            f"docker-credential-{helper}, "
             f"which swarmpy does not run; put them into {path} with `docker login` without a credential store, or "
             "leave out --with-registry-auth"
         )

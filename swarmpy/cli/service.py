@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from swarmpy.cli.client import Client, filters, segment
+from swarmpy.cli.client import ApiError, Client, filters, segment
 from swarmpy.cli.human import familiar_image, natural, short_id
 from swarmpy.cli.output import inspect as print_inspect
 from swarmpy.cli.output import listing, out, warn
@@ -115,7 +115,12 @@ def inspect(parsed: Parsed) -> int:
     client = Client(parsed.host)
 
     def fetch(reference: str) -> Any:
-        return client.get(f"/services/{segment(reference)}", insertDefaults="true")
+        try:
+            return client.get(f"/services/{segment(reference)}", insertDefaults="true")
+        except ApiError as error:
+            if error.status == 404:
+                raise CommandError(f"Error: no such service: {reference}") from None
+            raise
 
     pretty = None
     if parsed.on("pretty"):

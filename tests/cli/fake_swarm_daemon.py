@@ -11,6 +11,7 @@ import json
 import re
 import socketserver
 import struct
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -96,6 +97,7 @@ class Cluster:
         raise Refused(404, f"service {reference} not found")
 
     def create(self, spec: dict[str, Any]) -> dict[str, Any]:
+        spec.setdefault("Name", "")
         if any(one["Spec"]["Name"].lower() == spec["Name"].lower() for one in self.services.values()):
             raise Refused(409, "rpc error: code = AlreadyExists desc = name conflicts with an existing object: "
                                f"service {spec['Name']} already exists")  # fmt: skip
@@ -380,6 +382,8 @@ class FakeDaemon(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hangs up in the middle (Ctrl-C) is no error of the daemon's."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def close(self) -> None:
         if self.hold_streams is not None:
