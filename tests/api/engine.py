@@ -50,7 +50,12 @@ class FakeEngine:
         if path.startswith("/v1."):
             path = "/" + path.split("/", 2)[2]
         length = next(
-            (int(line.split(":")[1]) for line in head.split("\r\n") if line.lower().startswith("content-length:")), 0
+            (
+                int(line.split(":")[1])
+                for line in head.split("\r\n")
+                if line.lower().startswith("content-length:")
+            ),
+            0,
         )
         routes: dict[str, Callable[..., object]] = {
             "/containers/c1/attach": self._attach,
@@ -71,7 +76,12 @@ class FakeEngine:
             "/networks/create": {"Id": "n1"},
         }  # fmt: skip
         if path in answers:
-            answer(writer, 201 if method == "POST" else 200, answers[path], close="connection: close" in head.lower())
+            answer(
+                writer,
+                201 if method == "POST" else 200,
+                answers[path],
+                close="connection: close" in head.lower(),
+            )
         elif path.startswith("/distribution/"):
             answer(writer, 404, {"message": "manifest unknown"})
         elif path.startswith("/images/create"):
@@ -106,10 +116,15 @@ class FakeEngine:
         await writer.drain()
 
     async def _events(self, reader, writer, target, _head) -> None:  # type: ignore[no-untyped-def]
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
         await writer.drain()
         if "until=" in target:
-            line = json.dumps({"Type": "container", "Action": "die", "scope": "local", "timeNano": 5}).encode() + b"\n"
+            line = (
+                json.dumps({"Type": "container", "Action": "die", "scope": "local", "timeNano": 5}).encode()
+                + b"\n"
+            )
             writer.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(line), line))
             return
         gone = asyncio.create_task(reader.read())

@@ -228,9 +228,7 @@ async def test_no_quorum_is_unavailable(rig: Rig) -> None:
         ("GET", "/swarmpy/v1/explain", None, 400, "the parameter ref is missing"),
     ],
 )  # fmt: skip
-async def test_refusals(
-    rig: Rig, method: str, path: str, body: object, status: int, text: str
-) -> None:
+async def test_refusals(rig: Rig, method: str, path: str, body: object, status: int, text: str) -> None:
     found, said = await rig.call(method, path, body)
     assert (found, text in said["message"]) == (status, True), said
 
@@ -244,7 +242,9 @@ async def test_bad_bodies(rig: Rig) -> None:
         headers = {"Content-Type": "application/json"}
         status, said = await rig.call("POST", "/services/create", data=data, headers=headers)
         assert (status, text in said["message"]) == (400, True), said
-    status, said = await rig.call("POST", "/services/create", data=b"{}", headers={"Content-Type": "text/plain"})
+    status, said = await rig.call(
+        "POST", "/services/create", data=b"{}", headers={"Content-Type": "text/plain"}
+    )
     assert (status, said["message"]) == (
         400, "unsupported Content-Type header (text/plain): must be 'application/json'",
     )  # fmt: skip
