@@ -86,7 +86,8 @@ class FakeControl:
         self.follow: asyncio.Queue[TaskLogFrame] = asyncio.Queue()
         self.commands: list[AnyCommand] = []
         self.queries: list[LogQuery] = []
-        self.reading = 0
+        self._reading = 0
+        self._readers = asyncio.Condition()
         self._moved = asyncio.Event()
 
     def evolve(self, changes: list[Change]) -> None:
@@ -136,7 +137,7 @@ class FakeControl:
 
     async def logs(self, tasks: tuple[str, ...], query: LogQuery) -> AsyncIterator[TaskLogFrame]:
         self.queries.append(query)
-        self.reading += 1
+        await self._count(1)
         try:
             for frame in self.frames:
                 if not frame.task_id or frame.task_id in tasks:
@@ -144,7 +145,17 @@ class FakeControl:
             while query.follow:
                 yield await self.follow.get()
         finally:
-            self.reading -= 1
+            await self._count(-1)
+
+    async def _count(self, step: int) -> None:
+        async with self._readers:
+            self._reading += step
+            self._readers.notify_all()
+
+    async def readers(self, number: int) -> None:
+        """Wait until so many streams of logs are open."""
+        async with self._readers:
+            await self._readers.wait_for(lambda: self._reading == number)
 
     def explain(self, world: Snapshot, reference: str) -> Mapping[str, Any]:
         if world.service_named(reference) is None:

@@ -16,8 +16,10 @@ async def docker(rig: Rig, *words: str, code: int = 0) -> str:
     program = shutil.which("docker")
     assert program, "the docker CLI is not installed: install docker.io"
     environment = {
-        "DOCKER_HOST": f"unix://{rig.socket}", "PATH": os.environ["PATH"], "HOME": str(rig.socket.parent),
-    }  # fmt: skip
+        "DOCKER_HOST": f"unix://{rig.socket}",
+        "PATH": os.environ["PATH"],
+        "HOME": str(rig.socket.parent),
+    }
     process = await asyncio.create_subprocess_exec(
         program, *words, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
@@ -43,9 +45,24 @@ async def test_nodes(rig: Rig) -> None:
 
 async def test_life_of_a_service(rig: Rig) -> None:
     made = await docker(
-        rig, "service", "create", "-d", "--name", "web", "--replicas", "2", "--env", "A=b", "--constraint",
-        "node.role==worker", "--publish", "published=8080,target=80,mode=host", "--limit-cpu", "0.5", "nginx:1.25",
-    )  # fmt: skip
+        rig,
+        "service",
+        "create",
+        "-d",
+        "--name",
+        "web",
+        "--replicas",
+        "2",
+        "--env",
+        "A=b",
+        "--constraint",
+        "node.role==worker",
+        "--publish",
+        "published=8080,target=80,mode=host",
+        "--limit-cpu",
+        "0.5",
+        "nginx:1.25",
+    )
     assert rig.control.current.service_named("web").id in made  # type: ignore[union-attr]
     assert columns(await docker(rig, "service", "ls"))[1][1:5] == ["web", "replicated", "2/2", "nginx:1.25"]
     rows = columns(await docker(rig, "service", "ps", "web"))

@@ -1,4 +1,4 @@
-"""What is not the cluster's reaches the Engine as bytes: streams, uploads, upgrades, half-closed connections."""
+"""What is not the cluster's reaches the Engine as bytes: streams, uploads, upgrades, half-closed ends."""
 
 from __future__ import annotations
 

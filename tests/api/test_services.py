@@ -38,9 +38,12 @@ async def test_insert_defaults_only_when_asked(rig: Rig) -> None:
     await rig.create()
     _, shown = await rig.call("GET", "/services/web?insertDefaults=true")
     assert shown["Spec"]["UpdateConfig"] == {
-        "Parallelism": 1, "FailureAction": "pause", "Monitor": 5_000_000_000, "MaxFailureRatio": 0,
+        "Parallelism": 1,
+        "FailureAction": "pause",
+        "Monitor": 5_000_000_000,
+        "MaxFailureRatio": 0,
         "Order": "stop-first",
-    }  # fmt: skip
+    }
     _, plain = await rig.call("GET", "/services/web")
     assert "UpdateConfig" not in plain["Spec"]
 
@@ -163,9 +166,12 @@ async def test_nodes(rig: Rig) -> None:
     assert "ManagerStatus" not in nodes[1]
     assert nodes[0]["Description"]["TLSInfo"]["TrustRoot"].startswith("-----BEGIN CERTIFICATE")
     for text, count in (
-        ('{"role":["manager"]}', 1), ('{"node.label":["rack=r2"]}', 1), ('{"label":["disk"]}', 3),
-        ('{"name":["host"]}', 3), ('{"membership":["pending"]}', 0),
-    ):  # fmt: skip
+        ('{"role":["manager"]}', 1),
+        ('{"node.label":["rack=r2"]}', 1),
+        ('{"label":["disk"]}', 3),
+        ('{"name":["host"]}', 3),
+        ('{"membership":["pending"]}', 0),
+    ):
         _, found = await rig.call("GET", "/nodes", params={"filters": text})
         assert len(found) == count, text
 
@@ -202,32 +208,72 @@ async def test_no_quorum_is_unavailable(rig: Rig) -> None:
     ("method", "path", "body", "status", "text"),
     [
         ("POST", "/services/create", {}, 400, "mismatched Runtime and *Spec fields"),
-        ("POST", "/services/create", {**SPEC, "Name": "a.b"}, 400,
-         "rpc error: code = InvalidArgument desc = name must be valid as a DNS name component"),
-        ("POST", "/services/create", {"Name": 5}, 400, "invalid ServiceSpec: Expected `str`, got `int` - at `$.Name`"),
+        (
+            "POST",
+            "/services/create",
+            {**SPEC, "Name": "a.b"},
+            400,
+            "rpc error: code = InvalidArgument desc = name must be valid as a DNS name component",
+        ),
+        (
+            "POST",
+            "/services/create",
+            {"Name": 5},
+            400,
+            "invalid ServiceSpec: Expected `str`, got `int` - at `$.Name`",
+        ),
         ("POST", "/services/nope/update?version=1", SPEC, 404, "service nope not found"),
-        ("POST", "/services/x/update", SPEC, 400,
-         "invalid service version '': strconv.ParseUint: parsing \"\": invalid syntax"),
+        (
+            "POST",
+            "/services/x/update",
+            SPEC,
+            400,
+            "invalid service version '': strconv.ParseUint: parsing \"\": invalid syntax",
+        ),
         ("POST", "/services/x/update?version=NaN", SPEC, 400, "invalid service version 'NaN'"),
         ("GET", '/services?filters={"nope":["x"]}', None, 400, "Invalid filter 'nope'"),
         ("GET", '/tasks?filters={"desired-state":["x"]}', None, 500, "Invalid desired-state filter: 'x'"),
         ("GET", "/services?filters=[", None, 400, "invalid filter"),
-        ("GET", "/v1.50/services", None, 400, "client version 1.50 is too new. Maximum supported API version is 1.41"),
-        ("GET", "/v1.10/services", None, 400, "client version 1.10 is too old. Minimum supported API version is 1.12"),
+        (
+            "GET",
+            "/v1.50/services",
+            None,
+            400,
+            "client version 1.50 is too new. Maximum supported API version is 1.41",
+        ),
+        (
+            "GET",
+            "/v1.10/services",
+            None,
+            400,
+            "client version 1.10 is too old. Minimum supported API version is 1.12",
+        ),
         ("POST", "/secrets/create", {"Name": "x"}, 501, "secrets are not supported"),
         ("POST", "/configs/create", {"Name": "x"}, 501, "configs are not supported"),
-        ("POST", "/networks/create", {"Name": "x", "Driver": "overlay"}, 501, "overlay networks are not supported"),
+        (
+            "POST",
+            "/networks/create",
+            {"Name": "x", "Driver": "overlay"},
+            501,
+            "overlay networks are not supported",
+        ),
         ("GET", "/secrets/x", None, 404, "secret x not found"),
         ("POST", "/swarm/init", {"ListenAddr": "0.0.0.0:2377"}, 503, "This node is already part of a swarm."),
         ("POST", "/swarm/leave", None, 503, "Removing the last manager erases all current state"),
         ("POST", "/swarm/unlock", {"UnlockKey": "x"}, 409, "swarm is not locked"),
-        ("POST", "/swarm/update?version=1&rotateWorkerToken=maybe", {}, 400, "invalid value for rotateWorkerToken"),
+        (
+            "POST",
+            "/swarm/update?version=1&rotateWorkerToken=maybe",
+            {},
+            400,
+            "invalid value for rotateWorkerToken",
+        ),
         ("GET", "/services/web/logs", None, 400, "you must choose at least one stream"),
         ("GET", "/swarm/nope", None, 404, "page not found"),
         ("GET", "/events?since=yesterday", None, 400, "invalid value for since"),
         ("GET", "/swarmpy/v1/explain", None, 400, "the parameter ref is missing"),
     ],
-)  # fmt: skip
+)
 async def test_refusals(rig: Rig, method: str, path: str, body: object, status: int, text: str) -> None:
     found, said = await rig.call(method, path, body)
     assert (found, text in said["message"]) == (status, True), said
@@ -235,10 +281,14 @@ async def test_refusals(rig: Rig, method: str, path: str, body: object, status: 
 
 async def test_bad_bodies(rig: Rig) -> None:
     for data, text in (
-        (b"{", "invalid JSON"), (b"[]", "must be an object"), (b'{"a": NaN}', "NaN"), (b"\xff", "invalid JSON"),
-        (b'{"Name": "\\ud800"}', "surrogate"), (b'{"x": 99999999999999999999999}', "64 bits"),
+        (b"{", "invalid JSON"),
+        (b"[]", "must be an object"),
+        (b'{"a": NaN}', "NaN"),
+        (b"\xff", "invalid JSON"),
+        (b'{"Name": "\\ud800"}', "surrogate"),
+        (b'{"x": 99999999999999999999999}', "64 bits"),
         (b"[" * 100_000, "nested too deeply"),
-    ):  # fmt: skip
+    ):
         headers = {"Content-Type": "application/json"}
         status, said = await rig.call("POST", "/services/create", data=data, headers=headers)
         assert (status, text in said["message"]) == (400, True), said
@@ -246,8 +296,9 @@ async def test_bad_bodies(rig: Rig) -> None:
         "POST", "/services/create", data=b"{}", headers={"Content-Type": "text/plain"}
     )
     assert (status, said["message"]) == (
-        400, "unsupported Content-Type header (text/plain): must be 'application/json'",
-    )  # fmt: skip
+        400,
+        "unsupported Content-Type header (text/plain): must be 'application/json'",
+    )
     big = b'{"Name": "' + b"x" * 3_000_000 + b'"}'
     status, said = await rig.call(
         "POST", "/services/create", data=io.BytesIO(big), headers={"Content-Type": "application/json"}

@@ -40,6 +40,7 @@ async def test_details_come_behind_the_time(rig: Rig) -> None:
     rig.control.frames = [frame(task, b"a\n", time="2024-01-01T00:00:00Z")]
     async with rig.session.get(f"http://d/tasks/{task}/logs?stdout=1&details=1&timestamps=1&tail=5") as reply:
         line = (
+    url = f"http://d/tasks/{task}/logs?stdout=1&details=1&timestamps=1&tail=5"
             f"2024-01-01T00:00:00Z com.docker.swarm.node.id={'n' * 25},com.docker.swarm.service.id={'s' * 25},"
             f"com.docker.swarm.task.id={task} a\n"
         )
@@ -74,11 +75,9 @@ async def test_following_delivers_at_once_takes_up_new_tasks_and_ends_with_the_c
     _, shown = await rig.call("GET", "/services/web")
     spec = {**shown["Spec"], "Mode": {"Replicated": {"Replicas": 4}}}
     await rig.call("POST", f"/services/web/update?version={shown['Version']['Index']}", spec)
-    while rig.control.reading < 2:
-        await asyncio.sleep(0)
+    await rig.control.readers(2)
     reply.close()
-    while rig.control.reading:
-        await asyncio.sleep(0.01)
+    await rig.control.readers(0)
 
 
 @given(st.binary(max_size=200), st.booleans())
@@ -112,18 +111,21 @@ async def test_event_attributes_and_filters(rig: Rig) -> None:
     await rig.call("POST", f"/services/web/update?version={shown['Version']['Index']}", spec)
     event = json.loads(await reply.content.readline())
     wanted = {
-        "name": "web", "image.old": "nginx:1.25", "image.new": "nginx:2",
-        "replicas.old": "2", "replicas.new": "3",
-    }  # fmt: skip
+        "name": "web",
+        "image.old": "nginx:1.25",
+        "image.new": "nginx:2",
+        "replicas.old": "2",
+        "replicas.new": "3",
+    }
     assert wanted.items() <= event["Actor"]["Attributes"].items()  # the update's state may come along
     reply.close()
 
 
 async def test_history_is_merged_by_time_and_ends(rig: Rig) -> None:
+    seen = rig.server._events.subscribe()
     await rig.call("GET", "/nodes")  # the events are followed from here on
     await rig.create()
-    while not any(event["Action"] == "create" for event in rig.server._events.past):
-        await asyncio.sleep(0)
+    await seen.get()
     rig.clock.time += 10**12
     until = rig.clock.time // 10**9
     async with rig.session.get(f"http://d/events?since=1&until={until}") as reply:

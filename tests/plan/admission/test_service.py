@@ -183,31 +183,66 @@ def test_what_the_world_forbids() -> None:
         (container(Privileges={"NoNewPrivileges": True}), Unimplemented, "privileges"),
         (container(Isolation="hyperv"), Unimplemented, "Windows"),
         (container(Env=["A={{.Nope}}"]), InvalidArgument, "Nope"),
-        (container(Mounts=[{"Target": "/a"}, {"Target": "/a"}]), InvalidArgument, "duplicate mount point: /a"),
+        (
+            container(Mounts=[{"Target": "/a"}, {"Target": "/a"}]),
+            InvalidArgument,
+            "duplicate mount point: /a",
+        ),
         (container(Mounts=[{"Target": "a"}]), InvalidArgument, "must be an absolute path"),
-        (container(Mounts=[{"Type": "bind", "Source": "a", "Target": "/a"}]), InvalidArgument, "bind mount source"),
+        (
+            container(Mounts=[{"Type": "bind", "Source": "a", "Target": "/a"}]),
+            InvalidArgument,
+            "bind mount source",
+        ),
         (container(Mounts=[{"Type": "npipe", "Target": "/a"}]), Unimplemented, "npipe"),
-        (container(Healthcheck={"Interval": 5}), InvalidArgument, "Interval in HealthConfig cannot be less than 1ms"),
-        (container(Healthcheck={"Retries": -1}), InvalidArgument, "Retries in HealthConfig cannot be negative"),
+        (
+            container(Healthcheck={"Interval": 5}),
+            InvalidArgument,
+            "Interval in HealthConfig cannot be less than 1ms",
+        ),
+        (
+            container(Healthcheck={"Retries": -1}),
+            InvalidArgument,
+            "Retries in HealthConfig cannot be negative",
+        ),
         (spec(Mode={"Replicated": {}, "Global": {}}), InvalidArgument, "must specify only one service mode"),
-        (spec(Mode={"Replicated": {"Replicas": -1}}), InvalidArgument, "Number of replicas must be non-negative"),
+        (
+            spec(Mode={"Replicated": {"Replicas": -1}}),
+            InvalidArgument,
+            "Number of replicas must be non-negative",
+        ),
         (spec(Mode={"Replicated": {"Replicas": 10**9}}), InvalidArgument, "more than one service can have"),
         (spec(Mode={"ReplicatedJob": {}}), Unimplemented, "jobs are not supported"),
-        (spec(Mode={"GlobalJob": {}}, UpdateConfig={}), InvalidArgument, "Jobs may not have an update config"),
-        (spec(UpdateConfig={"MaxFailureRatio": 1.5}), InvalidArgument, "update-maxfailureratio cannot be less than 0"),
+        (
+            spec(Mode={"GlobalJob": {}}, UpdateConfig={}),
+            InvalidArgument,
+            "Jobs may not have an update config",
+        ),
+        (
+            spec(UpdateConfig={"MaxFailureRatio": 1.5}),
+            InvalidArgument,
+            "update-maxfailureratio cannot be less than 0",
+        ),
         (spec(UpdateConfig={"FailureAction": "rollback"}), Unimplemented, "--update-failure-action pause"),
-        (spec(RollbackConfig={"FailureAction": "continue"}), Unimplemented, "--rollback-failure-action pause"),
+        (
+            spec(RollbackConfig={"FailureAction": "continue"}),
+            Unimplemented,
+            "--rollback-failure-action pause",
+        ),
         (spec(UpdateConfig={"Order": "x"}), InvalidArgument, "unrecognized update order x"),
         (spec(EndpointSpec={"Ports": [{"TargetPort": 80}]}), Unimplemented, "mode=host"),
         (spec(EndpointSpec={"Mode": "dnsrr", "Ports": [{"TargetPort": 80}]}), InvalidArgument, "dnsrr mode"),
-        (spec(EndpointSpec={"Ports": [port(PublishedPort=1), port(PublishedPort=1)]}), InvalidArgument,
-         "EndpointSpec: duplicate published ports provided"),
+        (
+            spec(EndpointSpec={"Ports": [port(PublishedPort=1), port(PublishedPort=1)]}),
+            InvalidArgument,
+            "EndpointSpec: duplicate published ports provided",
+        ),
         (spec(EndpointSpec={"Ports": [port(TargetPort=0)]}), InvalidArgument, "invalid target port 0"),
         (spec(EndpointSpec={"Mode": "x"}), InvalidArgument, 'invalid resolution mode: "x"'),
         (spec(Labels={"a": 1}), InvalidArgument, r"$.Labels"),
         ([], InvalidArgument, "invalid ServiceSpec"),
     ],
-)  # fmt: skip
+)
 def test_refused(raw: object, kind: type[Refusal], text: str) -> None:
     with pytest.raises(kind) as refused:
         create(Snapshot(), raw)
@@ -250,9 +285,11 @@ def test_host_ports_may_repeat_across_services() -> None:
 @given(st.text(max_size=70))
 def test_names_are_admitted_as_swarm_does(name: str) -> None:
     valid = (
-        0 < len(name) <= 63 and all(c.isascii() and (c.isalnum() or c in "-_") for c in name)
-        and name[0].isalnum() and name[-1].isalnum()
-    )  # fmt: skip
+        0 < len(name) <= 63
+        and all(c.isascii() and (c.isalnum() or c in "-_") for c in name)
+        and name[0].isalnum()
+        and name[-1].isalnum()
+    )
     try:
         create(Snapshot(), spec(Name=name))
         admitted = True
