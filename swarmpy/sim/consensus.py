@@ -67,6 +67,8 @@ class Consensus:
         self.watch = RaftWatch(stage)
         self.history: list[Op] = []
         self.states: dict[int, dict[str, Any]] = {0: {}}
+        self.effects: dict[str, int] = {}
+        """Request id to the index at which it took effect."""
         self.proposed: dict[str, bool | None] = {}
         """Request id to whether it may have been appended (False: definitely not)."""
         self.keys = [f"k{number}" for number in range(3)]
@@ -133,6 +135,13 @@ class Consensus:
             machine = self.stage.boxes[name].program_state.get("machine")
             if machine is not None:
                 self.states[index] = dict(machine.values)
+                self._check_once(msgpack.unpackb(data)[0], machine)
+
+    def _check_once(self, request: str, machine: Registers) -> None:
+        at = machine.answers[request][0]
+        known = self.effects.setdefault(request, at)
+        if known != at:
+            self.stage.violate("applies-once", f"request {request} took effect at {known} and again at {at}")
 
     # ------------------------------------------------------------ the clients
 

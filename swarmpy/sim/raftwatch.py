@@ -41,6 +41,8 @@ class RaftWatch:
         self._cores: dict[str, Any] = {}
         self._roles: dict[str, tuple[int, int]] = {}
         self._commits: dict[str, int] = {}
+        self._confirmed: dict[str, int] = {}
+        """The largest index that a member told a leader to have on its disk."""
         self._acks = stage.chance("acks")
 
     # ------------------------------------------------------------ members come and go
@@ -49,6 +51,10 @@ class RaftWatch:
         """A member started."""
         engine: Any = log._engine
         core = engine.core
+        floor = min(self._confirmed.get(box.host, 0), self._commits.get(box.name, 0))
+        if core.last_index < floor:
+            self.stage.violate("keeps-its-word", f"{box.name} starts with a log up to {core.last_index}, but "
+                               f"had confirmed {floor}, which is committed")  # fmt: skip
         self._cores[box.name] = core
         self._commits[box.name] = core.applied_index
         journal: Journal = core.log
@@ -139,8 +145,12 @@ class RaftWatch:
         kind = body.get("type")
         if kind == "response_vote" and body.get("granted") and not body.get("pre"):
             self._check_vote(host, body["term"])
-        elif kind == "next_node_idx" and body.get("success") and self._acks.random() < 0.02:
-            self._check_ack(host, body["next_node_idx"] - 1)
+        elif kind == "next_node_idx" and body.get("success"):
+            index = body["next_node_idx"] - 1
+            if index > self._confirmed.get(host, 0):
+                self._confirmed[host] = index
+            if self._acks.random() < 0.02:
+                self._check_ack(host, index)
 
     def _durable(self, host: str) -> tuple[Box, Any]:
         """What would be found on this machine's disk after the unluckiest power cut now."""
@@ -150,7 +160,7 @@ class RaftWatch:
 
     def _check_vote(self, host: str, term: int) -> None:
         box, image = self._durable(host)
-        if image.term < term or image.vote is None:
+        if image.term < term or (image.term == term and image.vote is None):
             self.stage.violate("vote-durable", f"{box.name} voted in term {term} before that was on its disk")
 
     def _check_ack(self, host: str, index: int) -> None:

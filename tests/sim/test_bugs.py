@@ -1,0 +1,22 @@
+"""Every planted bug is caught within its number of seeds; without bugs the same seeds are clean."""
+
+from __future__ import annotations
+
+import pytest
+
+from swarmpy.sim.bugs import BUGS, planted
+from swarmpy.sim.runs import first_violation
+
+CONSENSUS = [name for name, bug in BUGS.items() if bug.world == "consensus"]
+
+
+@pytest.mark.parametrize("name", CONSENSUS)
+def test_consensus_bugs_are_caught(name: str) -> None:
+    bug = BUGS[name]
+    with planted(name):
+        found = first_violation("consensus", range(bug.seeds), faults=bug.faults)
+    assert found is not None, f"{bug.what}: not caught in {bug.seeds} seeds"
+
+
+def test_there_are_enough_bugs() -> None:
+    assert len(BUGS) >= 10

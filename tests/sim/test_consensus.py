@@ -1,0 +1,62 @@
+"""The log under faults: nothing acknowledged is lost, everybody agrees, every run replays."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from swarmpy.sim.faults import REGISTRY
+from swarmpy.sim.main import main
+from swarmpy.sim.runs import first_violation, run_seed
+
+SEEDS_A_TEST = 25
+
+
+@pytest.mark.parametrize("start", range(0, 150, SEEDS_A_TEST))
+def test_seeds_are_clean(start: int) -> None:
+    broken = first_violation("consensus", range(start, start + SEEDS_A_TEST))
+    assert broken is None, f"seed {broken.seed}: {broken.violation}"
+
+
+def test_a_seed_replays_under_any_hash_seed() -> None:
+    outputs = set()
+    for hashing in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-m", "swarmpy.sim.main", "--world", "consensus", "--seeds", "1..4"],
+            env={**os.environ, "PYTHONHASHSEED": hashing}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        outputs.add(done.stdout)
+    assert len(outputs) == 1
+
+
+def test_seeds_differ_and_repeat() -> None:
+    hashes = [run_seed("consensus", seed, duration=3).hash for seed in (1, 2, 1)]
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
+def test_calm_water_makes_progress() -> None:
+    outcome = run_seed("consensus", 3, faults=[])
+    assert outcome.violation is None
+    assert outcome.acked > 200
+
+
+def test_there_are_many_kinds_of_faults() -> None:
+    assert len(REGISTRY) >= 25
+
+
+def test_a_violation_is_reported_with_its_replay(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--world", "consensus", "--seed", "0", "--bug", "acks-early"]) == 1
+    printed = capsys.readouterr().out
+    assert "BROKEN" in printed
+    assert "replay: swarmpy sim --world consensus --seed 0 --bug acks-early --transcript" in printed
+
+
+def test_wrong_usage_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--faults", "gremlins"]) == 2
+    assert main(["--bug", "none-such"]) == 2
+    assert main(["--seeds", "7"]) == 2
+    assert "0..99" in capsys.readouterr().err
+    assert main(["--list"]) == 0
