@@ -38,12 +38,10 @@ async def test_lines_are_framed(rig: Rig) -> None:
 async def test_details_come_behind_the_time(rig: Rig) -> None:
     task = await first_task(rig)
     rig.control.frames = [frame(task, b"a\n", time="2024-01-01T00:00:00Z")]
-    async with rig.session.get(f"http://d/tasks/{task}/logs?stdout=1&details=1&timestamps=1&tail=5") as reply:
-        line = (
+    source = f"com.docker.swarm.node.id={'n' * 25},com.docker.swarm.service.id={'s' * 25}"
+    line = f"2024-01-01T00:00:00Z {source},com.docker.swarm.task.id={task} a\n"
     url = f"http://d/tasks/{task}/logs?stdout=1&details=1&timestamps=1&tail=5"
-            f"2024-01-01T00:00:00Z com.docker.swarm.node.id={'n' * 25},com.docker.swarm.service.id={'s' * 25},"
-            f"com.docker.swarm.task.id={task} a\n"
-        )
+    async with rig.session.get(url) as reply:
         assert await reply.read() == framed(1, line.encode())
     query = rig.control.queries[-1]
     assert (query.tail, query.timestamps, query.stderr) == (5, True, False)
