@@ -88,10 +88,13 @@ def title(word: str) -> str:
 
 
 def natural(text: str) -> list[tuple[int, int]]:
-    """Sort key under which numbers inside names count as numbers: web.2 before web.10."""
+    """Sort key under which numbers inside names count as numbers: web.2 before web.10.
+
+    Digits come before everything else, as in Docker's lists.
+    """
     key: list[tuple[int, int]] = []
     for digits, other in re.findall(r"(\d+)|(\D)", text):
-        key.append((ord("0"), int(digits)) if digits else (ord(other), 0))
+        key.append((-1, int(digits)) if digits else (ord(other), 0))
     return key
 
 
@@ -105,17 +108,23 @@ def cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def familiar_image(image: str, *, digest: bool = False) -> str:
-    """The image as people write it: Docker Hub's prefixes dropped, and the digest where there is a tag."""
-    name, at, rest = image.partition("@")
+def familiar_image(image: str) -> str:
+    """The image's name as people write it: without Docker Hub's prefixes and without a digest."""
+    name = image.partition("@")[0]
     for prefix in ("docker.io/library/", "index.docker.io/library/", "docker.io/", "index.docker.io/"):
         if name.startswith(prefix):
-            name = name[len(prefix) :]
-            break
-    tagged = ":" in name.rpartition("/")[2]
-    if at and (digest or not tagged):
-        return f"{name}@{rest}"
+            return name[len(prefix) :]
     return name
+
+
+def tagged(image: str) -> bool:
+    """Whether the image has a tag (with or without a digest)."""
+    return ":" in image.partition("@")[0].rpartition("/")[2]
+
+
+def shown_image(image: str) -> str:
+    """The image in a table: short where it has a tag, else as it is."""
+    return familiar_image(image) if tagged(image) else image
 
 
 def moment(text: str) -> str:

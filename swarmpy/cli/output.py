@@ -61,9 +61,15 @@ def listing(rows: list[dict[str, Any]], headers: dict[str, str], shown: tuple[st
         return
     from swarmpy.cli.template import Template, go_json
 
+    # Fields in Docker's order, without those that only the default table uses.
+    rows = [{key: row[key] for key in sorted(row) if not key.startswith("_")} for row in rows]
     if format_ == "json":
         for row in rows:
-            out(go_json(dict(sorted((key, value) for key, value in row.items() if not key.startswith("_")))))
+            # Go escapes these in JSON that it may have to show in a page.
+            text = go_json(row)
+            for sign in "<>&":
+                text = text.replace(sign, f"\\u{ord(sign):04x}")
+            out(text)
         return
     table = format_.startswith("table ")
     text = format_[len("table ") :] if table else format_

@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from swarmpy.cli.client import Client
-from swarmpy.cli.human import familiar_image
+from swarmpy.cli.human import familiar_image, tagged
 from swarmpy.cli.output import warn
 from swarmpy.cli.spec import Spec, section
 from swarmpy.cli.tables import CommandError
@@ -36,7 +36,7 @@ def with_tag(image: str) -> str:
     if "@" in image:
         return image
     name = familiar_image(image)
-    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+    return name if tagged(name) else f"{name}:latest"
 
 
 def resolve(client: Client, spec: Spec, auth: str, *, ask: bool) -> None:
@@ -46,7 +46,7 @@ def resolve(client: Client, spec: Spec, auth: str, *, ask: bool) -> None:
     image = str(container.get("Image", ""))
     if not _IMAGE.match(image):
         return  # the daemon says what is wrong with it
-    container["Image"] = with_tag(image)
+    image = container["Image"] = with_tag(image)
     if not ask:
         return
     try:
@@ -106,9 +106,8 @@ def auth_header(image: str) -> str:
     if helper:
         raise CommandError(
             f"the credentials for {registry} are kept by the helper program "
-            f"docker-credential-{helper}, "
-            f"which swarmpy does not run; put them into {path} with `docker login` without a credential store, or "
-            "leave out --with-registry-auth"
+            f"docker-credential-{helper}, which swarmpy does not run; put them into {path} with "
+            "`docker login` without a credential store, or leave out --with-registry-auth"
         )
     content = _credentials(config.get("auths") or {}, registry, path)
     return base64.urlsafe_b64encode(json.dumps(content).encode()).decode()

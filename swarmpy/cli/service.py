@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from swarmpy.cli.client import ApiError, Client, filters, segment
-from swarmpy.cli.human import familiar_image, natural, short_id
+from swarmpy.cli.human import natural, short_id, shown_image
 from swarmpy.cli.output import inspect as print_inspect
 from swarmpy.cli.output import listing, out, warn
 from swarmpy.cli.tables import CommandError, Parsed
@@ -93,7 +93,7 @@ def _row(service: dict[str, Any], trunc: bool) -> dict[str, Any]:
         "Name": spec.get("Name", ""),
         "Mode": mode,
         "Replicas": _replicas(service, mode),
-        "Image": familiar_image(container.get("Image", "")),
+        "Image": shown_image(container.get("Image", "")),
         "Ports": _ports(service),
     }
 

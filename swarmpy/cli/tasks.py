@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from swarmpy.cli.client import Client
-from swarmpy.cli.human import ago, cut, familiar_image, instant, natural, short_id, title
+from swarmpy.cli.human import ago, cut, instant, natural, short_id, shown_image, title
 from swarmpy.cli.output import listing
 from swarmpy.cli.tables import CommandError, Parsed
 
@@ -72,7 +72,7 @@ def _row(task: dict[str, Any], name: str, node: str, trunc: bool) -> dict[str, A
     return {
         "ID": short_id(task["ID"]) if trunc else task["ID"],
         "Name": name,
-        "Image": familiar_image(image) if trunc else image,
+        "Image": shown_image(image) if trunc else image,
         "Node": node,
         "DesiredState": title(task.get("DesiredState", "")),
         "CurrentState": f"{title(status.get('State', ''))} {ago(status.get('Timestamp', '')).lower()}",

@@ -47,13 +47,6 @@ def go_json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def _row_json(value: Any) -> str:
-    """JSON of a row: fields in order, those that only tables use left out."""
-    if isinstance(value, dict):
-        value = {key: value[key] for key in sorted(value) if not key.startswith("_")}
-    return go_json(value)
-
-
 def _index(value: Any, *keys: Any) -> Any:
     for key in keys:
         try:
@@ -75,7 +68,7 @@ def _len(value: Any) -> int:
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "json": _row_json,
+    "json": go_json,
     "upper": lambda value: go_text(value).upper(),
     "lower": lambda value: go_text(value).lower(),
     "title": lambda value: go_text(value)[:1].upper() + go_text(value)[1:],

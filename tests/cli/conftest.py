@@ -65,7 +65,9 @@ def docker(env: dict[str, str]) -> Run:
     """Run the real docker client, the judge of what a command should send and print."""
 
     def run(*words: str) -> Done:
-        done = subprocess.run(["docker", *words], env=env, capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(
+            ["docker", *words], env=env, capture_output=True, text=True, check=False, timeout=30
+        )
         return Done(done.returncode, done.stdout, done.stderr)
 
     return run

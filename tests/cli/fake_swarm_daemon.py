@@ -117,7 +117,9 @@ class Cluster:
             raise Refused(500, "rpc error: code = Unknown desc = update out of sequence")
         if query.get("rollback") == "previous":
             if "PreviousSpec" not in service:
-                raise Refused(400, "rpc error: code = FailedPrecondition desc = service does not have a previous spec")
+                raise Refused(
+                    400, "rpc error: code = FailedPrecondition desc = service does not have a previous spec"
+                )
             spec = service["PreviousSpec"]
         service["PreviousSpec"], service["Spec"] = service["Spec"], spec
         service["Version"] = {"Index": self.next()}
@@ -134,7 +136,11 @@ class Cluster:
             replicas = (mode.get("Replicated") or {}).get("Replicas", 1)
             places = [(slot, NODE_M if slot % 2 else NODE_W) for slot in range(1, replicas + 1)]
         wanted = {(slot or node_id) for slot, node_id in places}
-        mine = {(one["Slot"] or one["NodeID"]): one for one in self.tasks.values() if one["ServiceID"] == service_id}
+        mine = {
+            (one["Slot"] or one["NodeID"]): one
+            for one in self.tasks.values()
+            if one["ServiceID"] == service_id
+        }
         for key, one in mine.items():
             if key not in wanted:
                 del self.tasks[one["ID"]]
@@ -165,7 +171,10 @@ class Cluster:
     def counts(self, service_id: str) -> dict[str, int]:
         mine = [one for one in self.tasks.values() if one["ServiceID"] == service_id]
         running = sum(one["Status"]["State"] == "running" for one in mine)
-        return {"RunningTasks": running, "DesiredTasks": sum(one["DesiredState"] == "running" for one in mine)}
+        return {
+            "RunningTasks": running,
+            "DesiredTasks": sum(one["DesiredState"] == "running" for one in mine),
+        }
 
     # ------------------------------------------------------------ nodes and the cluster
 
@@ -186,7 +195,12 @@ class Cluster:
                                                 "CertIssuerPublicKey": "a2V5"}}}}  # fmt: skip
 
     def swarm(self) -> dict[str, Any]:
-        return {"ID": "c1", "Version": {"Index": self.index}, "Spec": self.swarm_spec, "JoinTokens": self.tokens}
+        return {
+            "ID": "c1",
+            "Version": {"Index": self.index},
+            "Spec": self.swarm_spec,
+            "JoinTokens": self.tokens,
+        }
 
 
 def _matching(items: list[dict[str, Any]], query: dict[str, str]) -> list[dict[str, Any]]:
@@ -235,7 +249,13 @@ class Handler(BaseHTTPRequestHandler):
                 status, answer = refused.status, {"message": str(refused)}
         if isinstance(answer, list) and answer and isinstance(answer[0], bytes):
             return self.send_pieces(answer)
-        data = answer.encode() if isinstance(answer, str) else b"" if answer is None else json.dumps(answer).encode()
+        data = (
+            answer.encode()
+            if isinstance(answer, str)
+            else b""
+            if answer is None
+            else json.dumps(answer).encode()
+        )
         self.send_response(status)
         self.send_header("Api-Version", "1.50")
         self.send_header("Ostype", "linux")
@@ -294,7 +314,9 @@ class Handler(BaseHTTPRequestHandler):
     def serve_swarm(self, cluster: Cluster, rest: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
         if rest == "leave":
             if query.get("force") not in ("1", "true"):
-                raise Refused(503, "You are attempting to leave the swarm on a node that is participating as a manager.")
+                raise Refused(
+                    503, "You are attempting to leave the swarm on a node that is participating as a manager."
+                )
             cluster.active = False
             return 200, None
         if rest == "update":
@@ -313,7 +335,7 @@ class Handler(BaseHTTPRequestHandler):
     def serve_nodes(self, cluster: Cluster, rest: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
         if not rest:
             return 200, _matching(list(cluster.nodes.values()), query)
-        found = cluster.node(rest.split("/")[0])
+        found = cluster.node(rest.split("/", maxsplit=1)[0])
         if self.command == "DELETE":
             if found["Status"]["State"] == "ready" and not query.get("force"):
                 raise Refused(400, f"rpc error: code = FailedPrecondition desc = node {found['ID']} is not down and "
@@ -328,7 +350,9 @@ class Handler(BaseHTTPRequestHandler):
             return 200, None
         return 200, found
 
-    def serve_services(self, cluster: Cluster, rest: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
+    def serve_services(
+        self, cluster: Cluster, rest: str, query: dict[str, str], body: Any
+    ) -> tuple[int, Any]:
         if not rest:
             found = _matching(list(cluster.services.values()), query)
             if query.get("status"):
@@ -344,7 +368,9 @@ class Handler(BaseHTTPRequestHandler):
             return 200, self.frames(cluster)
         if self.command == "DELETE":
             del cluster.services[service["ID"]]
-            cluster.tasks = {key: one for key, one in cluster.tasks.items() if one["ServiceID"] != service["ID"]}
+            cluster.tasks = {
+                key: one for key, one in cluster.tasks.items() if one["ServiceID"] != service["ID"]
+            }
             return 200, None
         return 200, service
 
@@ -377,7 +403,9 @@ class FakeDaemon(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.streaming = threading.Event()
         self.explanation: Any = {}
         self.host = f"unix://{path}"
-        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread = threading.Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
         self._thread.start()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -394,4 +422,8 @@ class FakeDaemon(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
     def sent(self, method: str, path: str) -> list[dict[str, Any]]:
         """The recorded requests of that method whose path matches the pattern."""
-        return [one for one in self.cluster.requests if one["method"] == method and re.fullmatch(path, one["path"])]
+        return [
+            one
+            for one in self.cluster.requests
+            if one["method"] == method and re.fullmatch(path, one["path"])
+        ]

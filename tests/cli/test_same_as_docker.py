@@ -28,7 +28,7 @@ CREATE = """
 --env-file env.list -e FILE=over
 --group wheel --group 100
 --mount type=volume,source=v,target=/v --mount type=bind,src=/a,dst=/b,readonly
---mount type=bind,src=/a,dst=/b,ro=false,bind-propagation=rslave,bind-create-src
+--mount type=bind,src=/a,dst=/b,ro=false,bind-propagation=rslave
 --mount type=bind,src=/a,dst=/b,ro,bind-recursive=writable
 --mount type=tmpfs,target=/t,tmpfs-size=64m,tmpfs-mode=1770
 --mount source=v,target=/v,volume-nocopy,volume-label=a=b,volume-label=c,volume-driver=d,volume-opt=o=1,volume-subpath=s
@@ -159,7 +159,11 @@ def meaning(value: Any, key: str = "") -> Any:
     if isinstance(value, dict):
         inner = {name: meaning(item, name) for name, item in value.items()}
         kept = key == "Mode"  # an empty Global or Replicated object says which mode it is
-        return {name: item for name, item in inner.items() if kept or name in POINTERS or item not in (None, 0, "", [], {})}
+        return {
+            name: item
+            for name, item in inner.items()
+            if kept or name in POINTERS or item not in (None, 0, "", [], {})
+        }
     if isinstance(value, list):
         items = [meaning(item) for item in value]
         return sorted(items, key=repr) if key in ORDERLESS else items
@@ -170,7 +174,9 @@ def meaning(value: Any, key: str = "") -> Any:
 def test_create_sends_the_same_spec(line: str, daemon: FakeDaemon, swarmpy: Run, docker: Run, tmp_path: Path,
                                     monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.setenv("HOME_FROM_CLIENT", "yes")
-    (tmp_path / "env.list").write_text("\ufeff# comment\n\nFILE=1\n  INDENTED=x y\nHOME_FROM_CLIENT\nNOT_SET_ANYWHERE\n")
+    (tmp_path / "env.list").write_text(
+        "\ufeff# comment\n\nFILE=1\n  INDENTED=x y\nHOME_FROM_CLIENT\nNOT_SET_ANYWHERE\n"
+    )
     words = ["service", "create", "--detach", *shlex.split(line.replace("env.list", str(tmp_path / "env.list"))),
              "nginx:1", "cmd", "--flag"]  # fmt: skip
     import os
@@ -191,7 +197,9 @@ def _run(run: Run, docker: Run, words: list[str], env: dict[str, str]) -> Any:
 
     from tests.cli.conftest import Done
 
-    done = subprocess.run(["docker", *words], env=env, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(
+        ["docker", *words], env=env, capture_output=True, text=True, check=False, timeout=30
+    )
     return Done(done.returncode, done.stdout, done.stderr)
 
 
@@ -206,41 +214,54 @@ def test_update_sends_the_same_spec(line: str, daemon: FakeDaemon, swarmpy: Run,
         done = run("service", "update", "--detach", *shlex.split(line), "web")
         assert (done.code, done.out) == (0, "web\n"), done.err
         request = daemon.sent("POST", f"/services/{service_id}/update")[-1]
-        query = {key: value for key, value in request["query"].items() if key != "version" and value != "none"}
+        query = {
+            key: value for key, value in request["query"].items() if key != "version" and value != "none"
+        }
         requests.append((meaning(request["body"]), query))
     assert requests[1] == requests[0]
 
 
 def test_update_keeps_fields_it_does_not_know(daemon: FakeDaemon, swarmpy: Run) -> None:
-    daemon.cluster.create({**FULL, "Future": {"x": [1]}, "TaskTemplate": {**FULL["TaskTemplate"], "New": None}})
+    daemon.cluster.create(
+        {**FULL, "Future": {"x": [1]}, "TaskTemplate": {**FULL["TaskTemplate"], "New": None}}
+    )
     assert swarmpy("service", "update", "-d", "--replicas", "3", "web").code == 0
     body = daemon.sent("POST", "/services/.*/update")[-1]["body"]
     assert body["Future"] == {"x": [1]}
     assert "New" in body["TaskTemplate"]
 
 
-PLATFORMS = [{"architecture": "amd64", "os": "linux"}, {"architecture": "arm", "os": "linux", "variant": "v7"}]
+PLATFORMS = [
+    {"architecture": "amd64", "os": "linux"},
+    {"architecture": "arm", "os": "linux", "variant": "v7"},
+]
 
 
 @pytest.mark.parametrize("image", ["nginx", "nginx:1", "reg.example:5000/a/b:2", "docker.io/library/nginx:1",
                                    f"nginx@{DIGEST}", f"nginx:1@{DIGEST}"])  # fmt: skip
 @pytest.mark.parametrize("known", [True, False])
-def test_digest_is_pinned_as_docker_does(image: str, known: bool, daemon: FakeDaemon, swarmpy: Run, docker: Run) -> None:
+def test_digest_is_pinned_as_docker_does(
+    image: str, known: bool, daemon: FakeDaemon, swarmpy: Run, docker: Run
+) -> None:
     if known:
         found = {"Descriptor": {"mediaType": "x", "digest": DIGEST, "size": 1}, "Platforms": PLATFORMS}
-        for name in (image, image.removeprefix("docker.io/library/")):
+        for name in (image, image.removeprefix("docker.io/library/"), f"{image}:latest"):
             daemon.cluster.registry[name] = found
     results = []
     for run in (docker, swarmpy):
         daemon.cluster.services.clear()
         done = run("service", "create", "-d", "--name", "a", image)
         template = daemon.sent("POST", "/services/create")[-1]["body"]["TaskTemplate"]
-        results.append((done.code, done.err, template["ContainerSpec"]["Image"], meaning(template["Placement"])))
+        results.append(
+            (done.code, done.err, template["ContainerSpec"]["Image"], meaning(template["Placement"]))
+        )
     assert results[1] == results[0]
     assert known == (results[1][1] == "")
 
 
-def test_registry_credentials_as_docker_sends_them(daemon: FakeDaemon, swarmpy: Run, docker: Run, tmp_path: Path) -> None:
+def test_registry_credentials_as_docker_sends_them(
+    daemon: FakeDaemon, swarmpy: Run, docker: Run, tmp_path: Path
+) -> None:
     import base64
     import json
 
@@ -275,7 +296,7 @@ node ls --format 'table {{.Hostname}}\\t{{.ManagerStatus}}\\t{{.ID}}'
 node inspect self --pretty
 node inspect node1 node2
 node inspect node1 nope
-node inspect -f '{{.Spec.Role}} {{.Description.Resources.NanoCPUs}} {{json .Status}}' node1 node2
+node inspect -f '{{.Spec.Role}} {{.Description.Resources.NanoCPUs}} {{json .Version}}' node1 node2
 node ps
 node ps node2 nope
 node ps nope
