@@ -19,7 +19,7 @@ from pathlib import Path
 from swarmpy import __version__
 from swarmpy.adapters.clock import SystemClock, SystemEntropy
 from swarmpy.adapters.disk import FileDisk
-from swarmpy.adapters.docker_engine import DockerEngine
+from swarmpy.adapters.docker import DockerEngine
 from swarmpy.adapters.interfaces import usable_interfaces
 from swarmpy.adapters.raft.node import RaftLog
 from swarmpy.adapters.wire import TlsWire

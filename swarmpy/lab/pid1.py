@@ -74,9 +74,17 @@ def _begin(boot: dict[str, object], ready: int) -> NoReturn:
         os.write(ready, str(error).encode())
         os._exit(1)
     os.chdir("/")
+    _let_go_of_the_caller()
     os.write(ready, b"ready")
     os.close(ready)
     _reap()
+
+
+def _let_go_of_the_caller() -> None:
+    """Whoever reads our parent's output must see its end when the parent returns, not when the node dies."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nothing, standard)
 
 
 def _reap() -> NoReturn:

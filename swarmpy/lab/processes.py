@@ -101,7 +101,7 @@ def _number_here(inside: int, init: Process) -> int:
             for line in (entry / "status").read_text().splitlines():
                 if line.startswith("NSpid:") and line.split()[-1] == str(inside):
                     return int(entry.name)
-        except (FileNotFoundError, ProcessLookupError):
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
     raise LabError("it ended at once")
 

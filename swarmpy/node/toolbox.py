@@ -27,10 +27,21 @@ class Interface:
 class Toolbox(Protocol):
     """See the file's charter."""
 
-    clock: Clock
-    entropy: Entropy
-    disk: Disk
-    engine: Engine
+    @property
+    def clock(self) -> Clock:
+        """The node's clocks."""
+
+    @property
+    def entropy(self) -> Entropy:
+        """The node's randomness."""
+
+    @property
+    def disk(self) -> Disk:
+        """The node's state directory."""
+
+    @property
+    def engine(self) -> Engine:
+        """The node's container engine."""
 
     def interfaces(self) -> Sequence[Interface]:
         """The machine's global unicast addresses, loopback excluded, without the Engine's own bridges."""

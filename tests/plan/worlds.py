@@ -33,8 +33,9 @@ def node(
     role: Role = Role.WORKER, **about: Any,
 ) -> Node:  # fmt: skip
     description = Description(
-        hostname=name, os="linux", architecture="x86_64", nano_cpus=int(cpus * 1e9), memory_bytes=memory, **about
-    )
+        hostname=name, nano_cpus=int(cpus * 1e9), memory_bytes=memory,
+        **{"os": "linux", "architecture": "x86_64", **about},
+    )  # fmt: skip
     spec = json.dumps({"Labels": labels or {}, "Role": role.word, "Availability": availability})
     status = NodeStatus(state=state, address="192.0.2.1", since=since)
     return Node(id=f"node-{name}", spec=spec, role=role, description=description, status=status)
@@ -121,7 +122,9 @@ class Stage:
 
     def report(self, task: Task, state: TaskState, err: str = "") -> None:
         present = self.world.tasks[task.id]
-        status = msgspec.structs.replace(present.status, state=state, at=self.now, message=state.word, err=err)
+        status = msgspec.structs.replace(
+            present.status, state=state, at=self.now, message=state.word, err=err
+        )  # fmt: skip
         self.put(Put(msgspec.structs.replace(present, status=status, state_since=self.now)))
         self.plan()
 
