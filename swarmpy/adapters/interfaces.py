@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from pyroute2 import IPRoute
 
 ENGINE_PREFIXES = ("docker", "br-", "veth", "lo")
@@ -10,7 +12,15 @@ SCOPE_GLOBAL = 0
 
 
 def usable_interfaces() -> list[tuple[str, str]]:
-    """(interface, address) of each global unicast address that other machines might reach."""
+    """(interface, address) of each global unicast address that other machines might reach.
+
+    Netlink sockets of pyroute2 bring an event loop of their own, which cannot run inside a running one.
+    """
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(_ask).result()
+
+
+def _ask() -> list[tuple[str, str]]:
     with IPRoute() as netlink:
         names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in netlink.get_links()}
         found: list[tuple[str, str]] = []

@@ -39,7 +39,9 @@ def since_seconds(text: str) -> str:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise CommandError(f'failed to parse value as time or duration: "{text}"') from None
+        raise CommandError(
+            f'invalid value for "since": failed to parse value as time or duration: "{text}"'
+        ) from None
     return str(int(moment.timestamp()))
 
 
@@ -80,7 +82,7 @@ def logs(parsed: Parsed) -> int:
     for stream, message in frames(pieces):
         if stream == FAILURE:
             raise CommandError(f"error from daemon in stream: {message.decode(errors='replace').strip()}")
-        _write(stream, message if parsed.on("raw") and not parsed.on("details") else printer.line(message))
+        _write(stream, message if parsed.on("raw") else printer.line(message))
     return 0
 
 
@@ -145,9 +147,7 @@ class _Printer:
         ids = tuple(details.pop(key, "") for key in _IDS)
         if not all(ids):
             raise CommandError(f"invalid context in log message: {message.decode(errors='replace').rstrip()}")
-        words = stamp
-        if not self._parsed.on("raw"):
-            words = [*words, f"{self._prefix(ids)}    |"]
+        words = [*stamp, f"{self._prefix(ids)}    |"]
         if self._parsed.on("details"):
             words = [*words, ",".join(f"{key}={details[key]}" for key in sorted(details))]
         return " ".join([*words, ""]).encode() + parts[1]

@@ -8,6 +8,7 @@ What does not belong here: starting the change.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -65,8 +66,8 @@ class Screen:
             return
         self._said[key] = whole
         if self._dumb:
-            if shown.rstrip(": "):
-                self._stream.write(shown.rstrip() + "\n")
+            if not bar:  # a bar is for a terminal; elsewhere the counts say enough
+                self._stream.write(shown + "\n")
         elif key in self._rows:
             up = len(self._rows) - self._rows[key]
             self._stream.write(f"\x1b[{up}A\x1b[2K\r{whole}\n")
@@ -174,7 +175,7 @@ class Watch:
             self._since = self._now()
         left = monitor - (self._now() - self._since)
         if left >= 0:
-            self._screen.line("verify", f"Waiting {int(left) + 1} seconds to verify that tasks are stable...")
+            self._screen.line("verify", f"Waiting {max(1, math.ceil(left))} seconds to verify that tasks are stable...")
 
     def _overall(self, running: int, wanted: int) -> None:
         prefix = "rolling back update: " if self._rolling_back else ""

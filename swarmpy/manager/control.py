@@ -227,3 +227,5 @@ class ManagerControl:
                 await self._log.wait_status(self._log.status())
         except TimeoutError:
             return
+        except LogError:  # this manager's log stopped; it may run again soon
+            await asyncio.sleep(PAUSE)

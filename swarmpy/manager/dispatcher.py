@@ -147,6 +147,8 @@ class Dispatcher:
             raise RefusedError("InvalidArgument", f"the session's hello is malformed: {error}") from None
         if hello.node_id != channel.peer.node_id:
             raise RefusedError("PermissionDenied", "a node may only open a session for itself")
+        if self._world().cluster is None:
+            raise RefusedError("Unavailable", "the cluster is still being initialised; try again")
         if hello.node_id not in self._world().nodes:
             raise RefusedError("NotFound", f"node {hello.node_id} is not a member of this cluster")
         session = Session(hello.node_id, channel, self._clock.monotonic())

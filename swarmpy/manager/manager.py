@@ -116,6 +116,7 @@ class Manager:
             await asyncio.gather(self._task, return_exceptions=True)
         if self._unwatch is not None:
             self._unwatch()
+            self._unwatch = None
         await self._log.stop()
 
     # ------------------------------------------------------------ leadership

@@ -230,7 +230,7 @@ def _acks_early() -> list[Patch]:
     return [(Engine, "propose", hasty)]
 
 
-@bug("applies-twice", "a retried request takes effect again", seeds=100, faults=("slow-net", "pause", "resets"))
+@bug("applies-twice", "a retried request takes effect again")
 def _applies_twice() -> list[Patch]:
     apply = Registers.apply
 

@@ -171,6 +171,9 @@ class Consensus:
             if op.ok is not None or not box.running:
                 break
         self.history.append(op)
+        if op.ok and kind != "read" and box.running and chance.random() < 0.1:
+            again = Op(number, kind, key, op.began, value=request, expected=op.expected)
+            await self._inside(box, self._write(box, again, request), again)
 
     async def _inside(self, box: Box, work: Coroutine[Any, Any, None], op: Op) -> None:
         """Run a client's request inside the member's process; the process may die over it."""
