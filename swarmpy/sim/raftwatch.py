@@ -71,6 +71,11 @@ class RaftWatch:
 
         journal.add = watched  # type: ignore[method-assign]  # only this instance is watched
 
+    def forget(self, box: Box) -> None:
+        """The machine takes another seat: what it said under the old one binds it no more."""
+        self._commits.pop(box.name, None)
+        self._confirmed.pop(box.host, None)
+
     def look(self) -> None:
         """Called after every round of callbacks."""
         for name in list(self._cores):

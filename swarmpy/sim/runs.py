@@ -40,6 +40,12 @@ def run_seed(
     """Play one seed."""
     members = managers or (3, 3, 5, 3, 1, 5, 3)[seed % 7]
     with quiet_logs():
+        if world == "cluster":
+            from swarmpy.sim.cluster import Cluster
+
+            others = (2, 1, 0, 3, 2)[seed % 5] if workers is None else workers
+            return Cluster(seed, managers=min(members, managers or 3), workers=others,
+                           duration=duration or 12.0, faults=faults, sink=sink).run()  # fmt: skip
         return Consensus(seed, members=members, duration=duration or 10.0, faults=faults, sink=sink).run()
 
 

@@ -1,0 +1,109 @@
+"""Invariants of the world of tasks and nodes: over each step of the store, and at rest.
+
+What belongs here: what must hold of any two successive worlds, of a cluster that had time to settle, and of
+real containers. What does not: consensus (raftwatch.py).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from swarmpy.model.lifecycle import DESIRED, TERMINAL, Availability, NodeState, TaskState, may_follow
+from swarmpy.model.objects import Node, Service, Task
+from swarmpy.state.snapshot import Snapshot
+
+Broken = tuple[str, str]
+"""(rule, sentence)."""
+
+
+def check_step(old: Snapshot, new: Snapshot) -> Iterator[Broken]:
+    """What one committed batch may not do."""
+    if new.version <= old.version:
+        yield "version-grows", f"version {old.version} is followed by {new.version}"
+    for key, task in new.tasks.rows.items():
+        before = old.tasks.rows.get(key)
+        if before is task:
+            continue
+        if before is None:
+            yield from _new_task(new, task)
+        else:
+            yield from _changed_task(before, task)
+    names = Counter(service.name.lower() for service in new.services.rows.values())
+    for name, count in names.items():
+        if count > 1:
+            yield "unique-name", f"{count} services are named {name}"
+
+
+def _new_task(world: Snapshot, task: Task) -> Iterator[Broken]:
+    node = world.nodes.get(task.node_id) if task.node_id else None
+    if node is not None:
+        yield from _placed(task, node)
+
+
+def _changed_task(before: Task, after: Task) -> Iterator[Broken]:
+    label = f"task {after.name}"
+    if not may_follow(before.status.state, after.status.state):
+        yield "state-forward", f"{label} goes from {before.status.state.word} to {after.status.state.word}"
+    if (before.service_id, before.slot) != (after.service_id, after.slot):
+        yield "task-fixed", f"{label} changes its service or slot"
+    if before.node_id and before.node_id != after.node_id:
+        yield "task-fixed", f"{label} moves from node {before.node_id} to {after.node_id}"
+    if before.desired in DESIRED and DESIRED.index(after.desired) < DESIRED.index(before.desired):
+        yield "desired-forward", f"{label} is wanted {before.desired.word}, then {after.desired.word}"
+
+
+def _placed(task: Task, node: Node) -> Iterator[Broken]:
+    if task.desired > TaskState.RUNNING:
+        return
+    if node.view.availability != "active":
+        yield "not-on-drained", f"task {task.name} is placed on node {node.hostname}, which takes no tasks"
+    if node.status.state in (NodeState.DOWN, NodeState.DISCONNECTED):
+        yield "not-on-lost", f"task {task.name} is placed on {node.hostname}, which is {node.status.state.word}"
+
+
+def check_rest(world: Snapshot) -> Iterator[Broken]:
+    """What a cluster without faults or work left must look like."""
+    for node in world.nodes:
+        if node.status.state is not NodeState.READY:
+            yield "node-ready", f"node {node.hostname} is {node.status.state.word}: {node.status.message}"
+        busy = [task.name for task in world.tasks_on(node.id)
+                if task.status.state not in TERMINAL and task.status.state >= TaskState.ASSIGNED]  # fmt: skip
+        if node.view.availability == Availability.DRAIN.word and busy:
+            yield "drained-empty", f"node {node.hostname} is drained but has {busy[0]}"
+    for service in world.services:
+        yield from _service_rest(world, service)
+    for key in world.orphan_services():
+        left = [task.name for task in world.tasks_of(key) if task.status.state not in TERMINAL]
+        if left:
+            yield "removed-is-gone", f"task {left[0]} outlives its service"
+
+
+def _service_rest(world: Snapshot, service: Service) -> Iterator[Broken]:
+    tasks = [task for task in world.tasks_of(service.id) if task.desired <= TaskState.RUNNING]
+    mode = service.view.mode
+    running = [task for task in tasks if task.status.state is TaskState.RUNNING]
+    if mode.global_ is not None:
+        wanted = sum(node.view.availability == "active" for node in world.nodes)
+    else:
+        replicas = mode.replicated.replicas if mode.replicated is not None else None
+        wanted = 1 if replicas is None else replicas
+    if len(running) != wanted or len(tasks) != wanted:
+        states = ", ".join(f"{task.name}: {task.status.state.word} {task.status.err}" for task in tasks)
+        yield "converges", f"service {service.name} has {len(running)} of {wanted} running ({states})"
+    old = [task.name for task in running if task.spec_version != service.spec_version]
+    if old:
+        yield "converges", f"task {old[0]} still runs an old version of its service"
+
+
+def check_containers(world: Snapshot, running: Iterable[tuple[str, str]]) -> Iterator[Broken]:
+    """At rest, the containers that really run, (task id, machine), are those of the running tasks."""
+    wanted = {task.id: task for task in world.tasks if task.status.state is TaskState.RUNNING}
+    seen: Counter[str] = Counter()
+    for task_id, machine in running:
+        seen[task_id] += 1
+        if task_id not in wanted:
+            yield "no-stray", f"a container of task {task_id} runs on {machine}, which nobody wants"
+    for task_id, task in sorted(wanted.items()):
+        if seen[task_id] != 1:
+            yield "really-runs", f"task {task.name} is said to run, but {seen[task_id]} containers do"

@@ -1,0 +1,144 @@
+"""What clients ask of a simulated cluster, and what they were told.
+
+What belongs here: random commands and their history. What does not: judging it (history.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Coroutine, Iterator
+from typing import TYPE_CHECKING, Any
+
+from swarmpy.model.commands import AnyCommand, CreateService, RemoveService, UpdateNode, UpdateService
+from swarmpy.model.errors import Ambiguous, Refusal
+from swarmpy.model.ids import derive
+from swarmpy.ports import Control
+from swarmpy.sim.history import Op
+from swarmpy.sim.stage import Box
+
+if TYPE_CHECKING:
+    from swarmpy.sim.cluster import Cluster
+
+PATIENCE = 15.0
+"""Virtual seconds after which a client gives up on an answer."""
+SECOND = 10**9
+
+
+def service_spec(name: str, *, replicas: int | None, image: str, mark: str, update: str = "stop-first") -> str:
+    """A small service; `replicas` None makes it global, `mark` makes the spec unique."""
+    mode: dict[str, Any] = {"Global": {}} if replicas is None else {"Replicated": {"Replicas": replicas}}
+    return json.dumps({
+        "Name": name, "Labels": {"mark": mark}, "Mode": mode,
+        "TaskTemplate": {
+            "ContainerSpec": {"Image": image, "StopGracePeriod": SECOND},
+            "RestartPolicy": {"Condition": "any", "Delay": SECOND // 5},
+        },
+        "UpdateConfig": {"Parallelism": 1, "Order": update, "Monitor": SECOND // 2, "FailureAction": "continue"},
+    })  # fmt: skip
+
+
+class Workload:
+    """Several clients, each with one request at a time, against any manager."""
+
+    def __init__(self, cluster: Cluster, count: int) -> None:
+        self.cluster = cluster
+        self.count = count
+        self.history: list[Op] = []
+        self._services = 0
+
+    def clients(self, until: float) -> Iterator[Coroutine[Any, Any, None]]:
+        """The clients' lives."""
+        for number in range(self.count):
+            yield self._client(number, until)
+
+    async def _client(self, number: int, until: float) -> None:
+        stage = self.cluster.stage
+        chance = stage.chance(f"client {number}")
+        count = 0
+        while stage.loop.instant < until:
+            count += 1
+            boxes = [box for box in stage.up if self.cluster.control(box) is not None]
+            if boxes:
+                await self._request(chance.choice(boxes), Op(number, "read", "", stage.loop.instant),
+                                    f"{number}.{count}", chance)  # fmt: skip
+            await asyncio.sleep(chance.uniform(0.05, 1.0))
+
+    async def _request(self, box: Box, op: Op, mark: str, chance: random.Random) -> None:
+        stage = self.cluster.stage
+        control = self.cluster.control(box)
+        assert control is not None
+        task = stage.loop.spawn(box.process, self._ask(control, op, mark, chance))
+        await asyncio.wait({task}, timeout=PATIENCE)
+        if task.done() and task.exception() is not None:
+            stage.unexpected(box.name, task.exception() or RuntimeError())
+        op.ended = stage.loop.instant if op.ok else op.ended
+        if op.key:
+            self.history.append(op)
+            stage.trace.emit(f"client{op.client}", f"{op.kind} {op.key[:6]} on {box.name}: "
+                             f"{'?' if op.ok is None else 'ok' if op.ok else 'no'} @{op.index}")  # fmt: skip
+
+    async def _ask(self, control: Control, op: Op, mark: str, chance: random.Random) -> None:
+        try:
+            world = await control.world()
+            services = list(world.services)
+            command: AnyCommand | None = None
+            what = chance.choice(("read", "create", "update", "update", "scale", "remove", "node"))
+            if what == "create" and len(services) < 4:
+                command = self._create(op, mark, chance)
+            elif what in ("update", "scale", "remove") and services:
+                command = self._change(op, chance.choice(services), what, mark, chance)
+            elif what == "node":
+                command = self._node(list(world.nodes), chance)
+            else:
+                if services:
+                    service = chance.choice(services)
+                    op.key, op.value, op.index, op.ok = service.id, service.spec, world.version, True
+                return
+            if command is None:
+                return
+            result = await control.submit(command)
+        except Ambiguous:
+            return
+        except Refusal as refusal:
+            if op.kind != "read":
+                op.ok = False
+            self.cluster.stage.trace.emit(f"client{op.client}", f"refused: {refusal}")
+            return
+        op.index, op.ok = result.index, True
+
+    def _create(self, op: Op, mark: str, chance: random.Random) -> AnyCommand:
+        self._services += 1
+        replicas = None if chance.random() < 0.2 else chance.randint(0, 4)
+        name = f"s{self._services}"
+        op.kind, op.key = "write", derive("sim service", name)
+        op.value = service_spec(name, replicas=replicas, mark=mark,
+                                image=chance.choice(("web:1", "stubborn:1", "probed:1")))  # fmt: skip
+        return CreateService(id=op.key, spec=op.value)
+
+    def _change(self, op: Op, service: Any, what: str, mark: str, chance: random.Random) -> AnyCommand:
+        op.kind, op.key = "write", service.id
+        if what == "remove":
+            op.value = None
+            return RemoveService(service=service.id)
+        spec = json.loads(service.spec)
+        spec["Labels"]["mark"] = mark
+        if what == "scale" and "Replicated" in spec["Mode"]:
+            spec["Mode"]["Replicated"]["Replicas"] = chance.randint(0, 5)
+        else:
+            spec["TaskTemplate"]["ContainerSpec"]["Image"] = f"web:{mark}"
+            spec["UpdateConfig"]["Order"] = chance.choice(("stop-first", "start-first"))
+        op.value = json.dumps(spec)
+        return UpdateService(service=service.id, version=service.version, spec=op.value)
+
+    def _node(self, nodes: list[Any], chance: random.Random) -> AnyCommand | None:
+        node = chance.choice(nodes)
+        drained = [other for other in nodes if other.view.availability != "active"]
+        spec = json.loads(node.spec)
+        if node.view.availability == "active" and len(drained) * 2 < len(nodes) - 1:
+            spec["Availability"] = chance.choice(("drain", "pause"))
+        else:
+            spec["Availability"] = "active"
+        spec["Role"] = node.view.role
+        return UpdateNode(node=node.id, version=node.version, spec=json.dumps(spec))
