@@ -60,7 +60,7 @@ class Screen:
 
     def line(self, key: str, text: str, bar: str = "") -> None:
         """Show this text for the key, if it is not what is shown already."""
-        shown = f"{key}: {text}" if key else text
+        shown = f"{key}: {text}"
         whole = shown + bar
         if self._said.get(key) == whole:
             return
@@ -78,6 +78,11 @@ class Screen:
             self._stream.write(f"\x1b[2K\r{whole}\n")
         self._stream.flush()
 
+    def say(self, text: str) -> None:
+        """A line of its own, below the others."""
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
 
 class _Nothing(Screen):
     """Shows nothing (--quiet)."""
@@ -87,6 +92,9 @@ class _Nothing(Screen):
 
     def line(self, key: str, text: str, bar: str = "") -> None:
         """Show nothing."""
+
+    def say(self, text: str) -> None:
+        """Say nothing."""
 
 
 def wait(client: Client, reference: str, *, quiet: bool, now: Callable[[], float] = time.monotonic) -> None:
@@ -101,8 +109,8 @@ def wait(client: Client, reference: str, *, quiet: bool, now: Callable[[], float
             time.sleep(INTERVAL)
     except KeyboardInterrupt:
         if not watch.converged:
-            screen.line("", "Operation continuing in background.")
-            screen.line("hint", f"Use `swarmpy service ps {reference}` to check progress.")
+            screen.say("Operation continuing in background.")
+            screen.say(f"Use `swarmpy service ps {reference}` to check progress.")
 
 
 class Watch:
@@ -175,7 +183,9 @@ class Watch:
             self._since = self._now()
         left = monitor - (self._now() - self._since)
         if left >= 0:
-            self._screen.line("verify", f"Waiting {max(1, math.ceil(left))} seconds to verify that tasks are stable...")
+            self._screen.line(
+                "verify", f"Waiting {max(1, math.ceil(left))} seconds to verify that tasks are stable..."
+            )
 
     def _overall(self, running: int, wanted: int) -> None:
         prefix = "rolling back update: " if self._rolling_back else ""
@@ -251,7 +261,7 @@ class Watch:
             "active tasks", f"{active} out of {min(job.get('MaxConcurrent') or total, total)} tasks"
         )
         if mine and complete >= total:
-            self._screen.line("", "job complete")
+            self._screen.say("job complete")
             return True
         return False
 
