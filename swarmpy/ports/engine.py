@@ -1,0 +1,114 @@
+"""The local container engine. See the package's charter."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from swarmpy.ports.basics import Instant
+
+
+class EngineError(Exception):
+    """The Engine refused or failed; the text is for the user. `missing`: the thing does not exist."""
+
+    def __init__(self, message: str, *, missing: bool = False, conflict: bool = False) -> None:
+        super().__init__(message)
+        self.missing = missing
+        self.conflict = conflict
+
+
+class EngineGoneError(EngineError):
+    """The Engine does not answer at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSeen:
+    """A container as the Engine reports it. `state` is Docker's word: created, running, paused,
+    restarting, removing, exited, dead. `health` is "", starting, healthy or unhealthy."""
+
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    state: str
+    pid: int = 0
+    exit_code: int = 0
+    error: str = ""
+    oom_killed: bool = False
+    health: str = ""
+    health_log: str = ""
+    started_at: Instant = 0
+    finished_at: Instant = 0
+    ports: tuple[tuple[str, int, int], ...] = ()
+    """Published host ports: (protocol, target port, host port)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEvent:
+    """Something happened to a container of ours: die, start, health_status, destroy, oom, …"""
+
+    action: str
+    container_id: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class LogFrame:
+    """A piece of a container's output. `stream` is stdout or stderr; `time` is set when asked for."""
+
+    stream: str
+    data: bytes
+    time: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """What part of a container's output is wanted. `tail` -1 is all; `since` in ns, 0 is from start."""
+
+    stdout: bool = True
+    stderr: bool = True
+    follow: bool = False
+    tail: int = -1
+    since: Instant = 0
+    timestamps: bool = False
+
+
+class Engine(Protocol):
+    """The local container engine."""
+
+    async def info(self) -> Mapping[str, Any]:
+        """Docker's GET /info, as is. Raises EngineGoneError."""
+
+    async def version(self) -> Mapping[str, Any]:
+        """Docker's GET /version, as is."""
+
+    async def containers(self, labels: Iterable[str]) -> list[ContainerSeen]:
+        """All containers, running or not, that carry every label (`k` or `k=v`)."""
+
+    async def inspect(self, container_id: str) -> ContainerSeen:
+        """One container. Raises EngineError(missing=True)."""
+
+    async def has_image(self, image: str) -> bool:
+        """Whether the reference resolves locally."""
+
+    async def pull(self, image: str, auth: str = "") -> None:
+        """Pull; `auth` is X-Registry-Auth content ("" for none)."""
+
+    async def create(self, name: str, config: Mapping[str, Any]) -> str:
+        """Docker's POST /containers/create with this body; returns the id.
+        Raises EngineError(conflict=True) when the name is taken."""
+
+    async def start(self, container_id: str) -> None:
+        """Start it."""
+
+    async def stop(self, container_id: str, grace_seconds: float) -> None:
+        """Stop signal, then SIGKILL after the grace period; stopped already is fine."""
+
+    async def remove(self, container_id: str) -> None:
+        """Remove by force, with its anonymous volumes; missing is fine."""
+
+    def events(self) -> AsyncIterator[EngineEvent]:
+        """Container events from now on; ends or raises EngineGoneError when the Engine goes."""
+
+    def logs(self, container_id: str, query: LogQuery) -> AsyncIterator[LogFrame]:
+        """Output frames. With `follow`, ends when the container stops."""
