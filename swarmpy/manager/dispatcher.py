@@ -70,6 +70,8 @@ class Session:
     told: dict[str, m.Assigned] = field(default_factory=dict)
     seq: int = 0
     suspect: bool = False
+    welcomed: bool = False
+    """Whether the node was recorded as ready for this session."""
     cluster: m.Cluster | None = None
     outbox: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -123,9 +125,18 @@ class Dispatcher:
     async def _find_silent(self) -> None:
         deadline = self._clock.monotonic() - SUSPECT_SHARE * self._period()
         for session in list(self._sessions.values()):
-            if session.heard < deadline and not session.suspect:
-                session.suspect = True
-                await self._observe(session.node_id, NodeState.DISCONNECTED, "heartbeat failure")
+            if session.heard < deadline:
+                if not session.suspect:
+                    session.suspect = True
+                    await self._observe(session.node_id, NodeState.DISCONNECTED, "heartbeat failure")
+            elif session.welcomed and not session.suspect:
+                await self._repair(session)
+
+    async def _repair(self, session: Session) -> None:
+        """A node that is heard is ready: an observation that could not be recorded is made again."""
+        node = self._world().nodes.get(session.node_id)
+        if node is not None and node.status.state is not NodeState.READY:
+            await self._observe(session.node_id, NodeState.READY, "")
 
     def _period(self) -> float:
         cluster = self._world().cluster
@@ -176,6 +187,7 @@ class Dispatcher:
                 description=hello.description,
             )
         )
+        session.welcomed = True
         session.dirty.set()
         async with asyncio.TaskGroup() as group:
             teller = group.create_task(self._tell(session))
