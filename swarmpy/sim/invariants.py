@@ -25,19 +25,19 @@ def check_step(old: Snapshot, new: Snapshot) -> Iterator[Broken]:
         before = old.tasks.rows.get(key)
         if before is task:
             continue
-        if before is None:
-            yield from _new_task(new, task)
-        else:
+        if before is not None:
             yield from _changed_task(before, task)
+        if before is None or before.status.state < TaskState.ASSIGNED <= task.status.state:
+            yield from _assigned_task(new, task)
     names = Counter(service.name.lower() for service in new.services.rows.values())
     for name, count in names.items():
         if count > 1:
             yield "unique-name", f"{count} services are named {name}"
 
 
-def _new_task(world: Snapshot, task: Task) -> Iterator[Broken]:
-    node = world.nodes.get(task.node_id) if task.node_id else None
-    if node is not None:
+def _assigned_task(world: Snapshot, task: Task) -> Iterator[Broken]:
+    node = world.nodes.get(task.node_id)
+    if node is not None and task.status.state is TaskState.ASSIGNED:
         yield from _placed(task, node)
 
 
@@ -83,7 +83,10 @@ def _service_rest(world: Snapshot, service: Service) -> Iterator[Broken]:
     tasks = [task for task in world.tasks_of(service.id) if task.desired <= TaskState.RUNNING]
     mode = service.view.mode
     running = [task for task in tasks if task.status.state is TaskState.RUNNING]
-    if mode.global_ is not None:
+    if mode.global_ is not None:  # what already runs on a paused node stays there
+        paused_nodes = {node.id for node in world.nodes if node.view.availability == "pause"}
+        tasks = [task for task in tasks if task.node_id not in paused_nodes]
+        running = [task for task in running if task.node_id not in paused_nodes]
         wanted = sum(node.view.availability == "active" for node in world.nodes)
     else:
         replicas = mode.replicated.replicas if mode.replicated is not None else None
@@ -92,7 +95,8 @@ def _service_rest(world: Snapshot, service: Service) -> Iterator[Broken]:
         states = ", ".join(f"{task.name}: {task.status.state.word} {task.status.err}" for task in tasks)
         yield "converges", f"service {service.name} has {len(running)} of {wanted} running ({states})"
     old = [task.name for task in running if task.spec_version != service.spec_version]
-    if old:
+    paused = service.update is not None and service.update.state == "paused"
+    if old and not paused:
         yield "converges", f"task {old[0]} still runs an old version of its service"
 
 

@@ -35,7 +35,7 @@ def service_spec(name: str, *, replicas: int | None, image: str, mark: str, upda
             "ContainerSpec": {"Image": image, "StopGracePeriod": SECOND},
             "RestartPolicy": {"Condition": "any", "Delay": SECOND // 5},
         },
-        "UpdateConfig": {"Parallelism": 1, "Order": update, "Monitor": SECOND // 2, "FailureAction": "continue"},
+        "UpdateConfig": {"Parallelism": 1, "Order": update, "Monitor": SECOND // 2},
     })  # fmt: skip
 
 
