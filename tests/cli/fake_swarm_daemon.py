@@ -1,7 +1,7 @@
 """A small swarm daemon for tests of the command line: HTTP on a unix socket over an in-memory cluster.
 
 It keeps services, tasks and nodes consistent (versions, previous specs, names), records every request, and
-moves tasks one state on each time they are listed. It answers both `swarmpy` and the real `docker` client.
+moves tasks a few states on each time they are listed. It answers both `swarmpy` and the real `docker` client.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ class Cluster:
         for task in self.tasks.values():
             state = task["Status"]["State"]
             if state in STATES[:-1] and not self.stuck:
-                task["Status"]["State"] = STATES[STATES.index(state) + 1]
+                task["Status"]["State"] = STATES[min(STATES.index(state) + 3, len(STATES) - 1)]
             if self.task_error:
                 task["Status"]["Err"] = self.task_error
 
@@ -205,8 +205,8 @@ class Cluster:
 
 def _matching(items: list[dict[str, Any]], query: dict[str, str]) -> list[dict[str, Any]]:
     wanted = json.loads(query.get("filters") or "{}")
-    for key, values in wanted.items():
-        values = list(values)
+    for key, table in wanted.items():
+        values = list(table)
         if key == "id":
             items = [one for one in items if any(one["ID"].startswith(value) for value in values)]
         elif key == "name":
@@ -227,7 +227,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: FakeDaemon
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *args: Any) -> None:
         """Nothing: requests are recorded instead."""
 
     def address_string(self) -> str:
@@ -249,17 +249,12 @@ class Handler(BaseHTTPRequestHandler):
                 status, answer = refused.status, {"message": str(refused)}
         if isinstance(answer, list) and answer and isinstance(answer[0], bytes):
             return self.send_pieces(answer)
-        data = (
-            answer.encode()
-            if isinstance(answer, str)
-            else b""
-            if answer is None
-            else json.dumps(answer).encode()
-        )
+        text = path == "/_ping"
+        data = b"OK" if text else b"" if answer is None else json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Api-Version", "1.50")
         self.send_header("Ostype", "linux")
-        self.send_header("Content-Type", "text/plain" if isinstance(answer, str) else "application/json")
+        self.send_header("Content-Type", "text/plain" if text else "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if self.command != "HEAD":

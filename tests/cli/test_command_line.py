@@ -181,7 +181,7 @@ def test_other_rooms_command_lines(swarmpy: Run, monkeypatch: pytest.MonkeyPatch
 
     fake = types.ModuleType("swarmpy.lab.main")
     seen: list[list[str]] = []
-    fake.main = lambda words: seen.append(words)  # type: ignore[attr-defined]
+    fake.main = seen.append  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "swarmpy.lab.main", fake)
     assert swarmpy("lab", "exec", "m1", "--", "ls", "-l").code == 0
     assert seen == [["exec", "m1", "--", "ls", "-l"]]

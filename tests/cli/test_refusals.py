@@ -35,11 +35,8 @@ service create --limit-cpu x img
 service create --limit-cpu 0.0000000001 img
 service create --limit-pids x img
 service create --mount foo img
-service create --mount '' img
 service create --mount type=volume img
 service create --mount type=bind,source=/a,target=/b,volume-nocopy img
-service create --mount type=volume,target=/v,bogus=1 img
-service create --mount type=volume,target= img
 service create --mount type=tmpfs,target=/t,tmpfs-size=x img
 service create -p foo img
 service create -p 1.2.3.4:80:80 img
@@ -66,7 +63,6 @@ service create --placement-pref a=b img
 service create --generic-resource x img
 service create --env-file /nope img
 service create --mode global --replicas 2 img
-service create --mode bogus img
 service create --max-concurrent 2 img
 service create --mode global --replicas-max-per-node 2 img
 service create --mode global-job --update-delay 5s img
@@ -74,7 +70,6 @@ service create --no-healthcheck --health-cmd x img
 service ps
 service rm
 service scale a
-service scale
 service update
 service update --rollback --force web
 service update --generic-resource-rm nope web
