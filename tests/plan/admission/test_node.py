@@ -1,0 +1,168 @@
+"""Admission of what happens to nodes and to the cluster itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from swarmpy.model import commands as c
+from swarmpy.model.errors import FailedPrecondition, InvalidArgument, NotFound, OutOfSequence, Refusal
+from swarmpy.model.lifecycle import NodeState, Role, TaskState
+from swarmpy.model.objects import Cluster, Description, Node, NodeStatus, Service, Task, TaskStatus
+from swarmpy.plan.admission import cluster, node, tasks
+from swarmpy.plan.admission.admit import admit
+from swarmpy.state.changes import Put
+from swarmpy.state.snapshot import Snapshot
+
+NOW = 1_000_000_000_000
+
+
+def manager(name: str, *, seat: bool = True) -> Node:
+    return Node(
+        id=name,
+        spec='{"Role":"manager","Availability":"active"}',
+        role=Role.MANAGER,
+        status=NodeStatus(state=NodeState.READY, address="10.0.0.1", since=1),
+        manager_address=f"{name}:2377" if seat else "",
+    )
+
+
+def worker(name: str, state: NodeState = NodeState.READY) -> Node:
+    spec = '{"Role":"worker","Availability":"active"}'
+    return Node(id=name, spec=spec, status=NodeStatus(state=state, since=1))
+
+
+def world(*items: Node | Service | Task) -> Snapshot:
+    return Snapshot().evolve([Put(Cluster(id="c")), *(Put(item) for item in items)], index=7, at=NOW)
+
+
+def do(before: Snapshot, command: c.AnyCommand, *reachable: str) -> Snapshot:
+    changes, _ = admit(NOW, before, command, frozenset(reachable))
+    return before.evolve(changes, index=8)
+
+
+def test_init_makes_the_cluster_and_its_first_manager() -> None:
+    command = c.InitCluster(
+        cluster=Cluster(id="c"), node_id="m1", address="10.0.0.1", manager_address="10.0.0.1:2377",
+        certificate="PEM", description=Description(hostname="one"), availability="drain",
+    )  # fmt: skip
+    made = do(Snapshot(), command)
+    assert made.nodes["m1"].role is Role.MANAGER
+    assert made.nodes["m1"].view.availability == "drain"
+    with pytest.raises(FailedPrecondition):
+        do(made, command)
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ('{"Name":"other"}', "the cluster's name is fixed"),
+        ('{"CAConfig":{"NodeCertExpiry":1000}}', "minimum certificate expiry time is: 1h0m0s"),
+        ('{"CAConfig":{"ExternalCAs":[{"URL":"x"}]}}', "ExternalCAs is not supported"),
+        ('{"Dispatcher":{"HeartbeatPeriod":-1}}', "negative"),
+        ('{"EncryptionConfig":{"AutoLockManagers":true}}', "autolock is not supported"),
+        ('{"Dispatcher":{"HeartbeatPeriod":"soon"}}', "$.Dispatcher.HeartbeatPeriod"),
+    ],
+)
+def test_cluster_specs_that_cannot_be(spec: str, sentence: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        do(world(), c.UpdateCluster(version=7, spec=spec))
+    assert sentence in refused.value.message
+
+
+def test_updating_the_cluster_keeps_tokens_that_are_not_rotated() -> None:
+    before = world().evolve([Put(Cluster(id="c", worker_token="w", manager_token="m"))], index=7)
+    after = do(before, c.UpdateCluster(version=7, spec="{}", new_worker_token="w2"))
+    assert after.cluster is not None
+    assert (after.cluster.worker_token, after.cluster.manager_token) == ("w2", "m")
+    with pytest.raises(OutOfSequence):
+        do(before, c.UpdateCluster(version=6, spec="{}"))
+    with pytest.raises(FailedPrecondition):
+        cluster.present(Snapshot())
+
+
+def test_joining() -> None:
+    after = do(world(), c.JoinNode(id="w1", role=Role.WORKER, address="10.0.0.2", certificate="PEM"))
+    assert after.nodes["w1"].status.state is NodeState.UNKNOWN
+    assert after.nodes["w1"].view.role == "worker"
+    with pytest.raises(InvalidArgument):
+        do(world(), c.JoinNode(id="w1", role=Role.WORKER, address="", certificate="", availability="often"))
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "sentence"),
+    [
+        (c.UpdateNode(node="w9", version=7, spec="{}"), NotFound, "node w9 not found"),
+        (c.UpdateNode(node="w1", version=6, spec="{}"), OutOfSequence, "update out of sequence"),
+        (c.UpdateNode(node="w1", version=7, spec='{"Role":"king"}'), InvalidArgument, "invalid Role"),
+        (
+            c.UpdateNode(node="w1", version=7, spec='{"Availability":"maybe"}'),
+            InvalidArgument,
+            "invalid Availability",
+        ),
+        (c.RemoveNode(node="w1"), FailedPrecondition, "is not down and can't be removed"),
+        (c.RemoveNode(node="m1", force=True), FailedPrecondition, "must be demoted"),
+    ],
+)
+def test_refusals(command: c.AnyCommand, kind: type[Refusal], sentence: str) -> None:
+    with pytest.raises(kind) as refused:
+        do(world(manager("m1"), worker("w1")), command, "m1")
+    assert sentence in refused.value.message
+
+
+DEMOTED = '{"Role":"worker","Availability":"active"}'
+
+
+def test_demotions_that_would_cost_the_quorum_are_refused() -> None:
+    alone = world(manager("m1"))
+    with pytest.raises(FailedPrecondition, match="last manager"):
+        do(alone, c.UpdateNode(node="m1", version=7, spec=DEMOTED), "m1")
+    three = world(manager("m1"), manager("m2"), manager("m3"))
+    with pytest.raises(FailedPrecondition, match="loss of quorum"):
+        do(three, c.UpdateNode(node="m3", version=7, spec=DEMOTED), "m1", "m3")
+    after = do(three, c.UpdateNode(node="m3", version=7, spec=DEMOTED), "m1", "m2", "m3")
+    assert node.effective_role(after.nodes["m3"]) is Role.WORKER
+    assert after.nodes["m3"].role is Role.MANAGER
+
+
+def test_a_removed_node_is_revoked() -> None:
+    after = do(world(manager("m1"), worker("w1", NodeState.DOWN)), c.RemoveNode(node="w1"))
+    assert after.nodes.get("w1") is None
+    assert after.cluster is not None
+    assert [entry.node_id for entry in after.cluster.revoked] == ["w1"]
+
+
+def test_a_node_that_is_down_stays_down_until_it_is_ready() -> None:
+    down = world(worker("w1", NodeState.DOWN))
+    same = do(down, c.ObserveNode(node="w1", state=NodeState.DISCONNECTED))
+    assert same.nodes["w1"].status.state is NodeState.DOWN
+    back = do(down, c.ObserveNode(node="w1", state=NodeState.READY, address="10.0.0.9"))
+    status = back.nodes["w1"].status
+    assert (status.state, status.since, status.address) == (NodeState.READY, NOW, "10.0.0.9")
+
+
+def test_roles_certificates_and_goodbyes() -> None:
+    before = world(manager("m1"), worker("w1"))
+    after = do(before, c.SetRole(node="w1", role=Role.MANAGER, manager_address="w1:2377"))
+    assert after.nodes["w1"].manager_address == "w1:2377"
+    assert (
+        node.set_role(NOW, after, c.SetRole(node="w1", role=Role.MANAGER, manager_address="w1:2377"))[0] == []
+    )
+    assert do(before, c.RenewCertificate(node="w1", certificate="P2")).nodes["w1"].certificate == "P2"
+    assert do(before, c.Leave(node="w1")).nodes["w1"].status.state is NodeState.DOWN
+
+
+def report(before: Snapshot, state: TaskState, by: str = "w1") -> TaskState:
+    command = c.ReportTasks(node=by, statuses=(("t", TaskStatus(state=state)), ("unknown", TaskStatus())))
+    changes, _ = tasks.report(NOW, before, command)
+    return before.evolve(changes).tasks["t"].status.state
+
+
+def test_reports_only_move_the_nodes_own_tasks_and_only_forward() -> None:
+    running = Task(
+        id="t", service_id="s", service_name="web", node_id="w1", status=TaskStatus(state=TaskState.RUNNING)
+    )
+    before = world(worker("w1"), running)
+    assert report(before, TaskState.FAILED) is TaskState.FAILED
+    assert report(before, TaskState.STARTING) is TaskState.RUNNING
+    assert report(before, TaskState.ORPHANED) is TaskState.RUNNING
+    assert report(before, TaskState.FAILED, by="w2") is TaskState.RUNNING
