@@ -19,7 +19,7 @@ FUNCTION_LINES = 60
 OUTSIDE = ("adapters", "lab", "cli", "api")
 """Rooms whose clock and chance are the machine's own."""
 BANNED_CALLS = re.compile(
-    r"\b(time\.time|time\.time_ns|time\.monotonic|random\.\w+|uuid\.uuid4|datetime\.now|datetime\.utcnow)\("
+    r"\b(time\.time|time\.time_ns|time\.monotonic|random\.(?!Random\b)\w+|uuid\.uuid4|datetime\.now|datetime\.utcnow)\("
 )
 SUPPRESSION = re.compile(r"#\s*(?:noqa|type:\s*ignore|nosec|pragma)[^#]*")
 REASONED = re.compile(r"#\s*(?:noqa(?::\s*[A-Z]+[0-9]+(?:,\s*[A-Z]+[0-9]+)*)?|type:\s*ignore(?:\[[\w,\s-]+\])?)\s+\S")

@@ -53,7 +53,7 @@ class Flag:
 
     __slots__ = ("default", "field", "help", "kind", "name", "pointer", "refused", "short")
 
-    def __init__(self, name: str, kind: Kind, help: str, *, short: str = "", default: str = "",  # noqa: A002
+    def __init__(self, name: str, kind: Kind, help: str, *, short: str = "", default: str = "",  # noqa: A002  the flag's own word
                  field: str = "", pointer: bool = False, refused: str = "") -> None:  # fmt: skip
         self.name = name
         self.kind = kind
@@ -80,7 +80,7 @@ class Verb:
 
     __slots__ = ("aliases", "args", "flags", "help", "most", "name", "options_first", "raw", "run", "subject")
 
-    def __init__(self, name: str, help: str, run: str, *, args: str = "",  # noqa: A002, PLR0913
+    def __init__(self, name: str, help: str, run: str, *, args: str = "",  # noqa: A002, PLR0913  the flag's own word
                  count: tuple[int, int] = (0, 0),
                  flags: tuple[Flag, ...] = (), aliases: tuple[str, ...] = (), options_first: bool = False,
                  subject: str | tuple[str, ...] = "", raw: bool = False) -> None:  # fmt: skip
@@ -106,7 +106,7 @@ class Noun:
 
     __slots__ = ("help", "name", "verbs")
 
-    def __init__(self, name: str, help: str, verbs: tuple[Verb, ...]) -> None:  # noqa: A002
+    def __init__(self, name: str, help: str, verbs: tuple[Verb, ...]) -> None:  # noqa: A002  the flag's own word
         self.name = name
         self.help = help
         self.verbs = verbs

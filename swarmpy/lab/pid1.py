@@ -67,9 +67,6 @@ def main(folder: Path) -> int:
 def _begin(boot: dict[str, object], ready: int) -> NoReturn:
     """Set the node up, say so, and reap for ever. Any failure is said through `ready`, and ends the node."""
     os.setsid()
-    with Path("/dev/null").open("r+b") as nothing:  # else the caller waits for the end of our output
-        for stream in (0, 1, 2):
-            os.dup2(nothing.fileno(), stream)
     try:
         _mounts(boot)
         socket.sethostname(str(boot["hostname"]))

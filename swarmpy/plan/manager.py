@@ -60,7 +60,7 @@ def coalesce(base: Snapshot, changes: Iterable[Change]) -> tuple[Change, ...]:
         before = last.get(key)
         if before is not None and before.cause and before.cause != change.cause:
             cause = f"{before.cause}; {change.cause}"
-            change = Put(change.item, cause) if isinstance(change, Put) else Delete(*key, cause)  # noqa: PLW2901
+            change = Put(change.item, cause) if isinstance(change, Put) else Delete(*key, cause)  # noqa: PLW2901  the joined cause replaces it
         last[key] = change
     return tuple(
         change for key, change in last.items() if isinstance(change, Put) or base.object(*key) is not None

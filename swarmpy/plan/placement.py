@@ -56,7 +56,8 @@ def plan(now: int, world: Snapshot) -> Plan:
     ages = {group: min(task.created_at for task in tasks) for group, tasks in groups.items()}
     for group in sorted(groups, key=lambda group: (ages[group], group)):
         changes += board.place(group, sorted(groups[group], key=lambda task: (task.slot, task.id)))
-    return Plan(tuple(changes))
+    # Reasons are given when all is placed: one task's node may be another task's reason.
+    return Plan((*changes, *board.left_waiting()))
 
 
 def _group(task: Task) -> Group:
@@ -83,6 +84,7 @@ class Board:
         self.by_id = {seat.node.id: seat for seat in self.seats}
         self._candidates: dict[tuple[object, ...], list[Seat]] = {}
         self._pools: dict[tuple[object, ...], list[tuple[int, int]]] = {}
+        self._left: list[tuple[list[Task], list[Seat], Needs]] = []
 
     # ---- tasks whose node is given
 
@@ -94,7 +96,8 @@ class Board:
         need = needs(task.template, task.endpoint)
         failing = first_failing(need, seat, task.service_id)
         if failing is not None:
-            return self._pending([task], failing.sentence(1))
+            self._left.append(([task], [seat], need))
+            return []
         return [self._assigned(task, seat, need, MESSAGE_CONFIRMED)]
 
     # ---- tasks that need one
@@ -114,11 +117,18 @@ class Board:
             _Tree(self, need, service_id, failures).fill(take)
         elif self._fill_fresh(need, service_id, failures, take):
             self._fill_heaped(need, service_id, failures, take)
-        placed = len(changes)
-        if placed < len(tasks):
-            found = reasons(need, self.seats, service_id)
-            err = f"no suitable node ({found})" if found else "no suitable node"
-            changes += self._pending(tasks[placed:], err)
+        if len(changes) < len(tasks):
+            self._left.append((tasks[len(changes) :], self.seats, need))
+        return changes
+
+    def left_waiting(self) -> list[Change]:
+        """The tasks that fit nowhere, with the reasons."""
+        changes: list[Change] = []
+        for tasks, seats, need in self._left:
+            err = reasons(need, seats, tasks[0].service_id)
+            if not tasks[0].node_id:
+                err = f"no suitable node ({err})" if err else "no suitable node"
+            changes += self._pending(tasks, err)
         return changes
 
     def candidates(self, need: Needs) -> list[Seat]:

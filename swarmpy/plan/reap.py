@@ -33,20 +33,22 @@ def of_service(now: int, world: Snapshot, service: Service) -> Plan:
         changes += _gone(task)
         if task.desired == TaskState.SHUTDOWN and task.status.state < TaskState.ASSIGNED:
             changes.append(Put(retire(task, now), f"task {task.name} is no longer wanted"))
-    limit = history_limit(world, service)
+    limit = world.cluster.view.history_limit if world.cluster else 5
     if limit >= 0 and not is_job(service):
         for slot in slots_of(world, service):
-            changes += [Delete("task", task.id, f"only {limit} tasks are kept per slot")
-                        for task in _surplus(slot, limit)]  # fmt: skip
+            kept = max(limit, kept_for_policy(slot))
+            changes += [
+                Delete("task", task.id, f"only {kept} tasks are kept per slot")
+                for task in _surplus(slot, kept)
+            ]
     return Plan(tuple(changes))
 
 
-def history_limit(world: Snapshot, service: Service) -> int:
-    """Tasks kept per slot, the live one included; negative: all. MaxAttempts + 1 are always kept, because
-    restarts are counted from them."""
-    limit = world.cluster.view.history_limit if world.cluster else 5
-    attempts = service.view.task_template.restart_policy.max_attempts
-    return max(limit, attempts + 1) if limit >= 0 and attempts > 0 else limit
+def kept_for_policy(slot: Slot) -> int:
+    """How many tasks the slot keeps whatever the limit: MaxAttempts + 1, because restarts are counted from
+    them."""
+    attempts = slot.newest.view.restart_policy.max_attempts
+    return attempts + 1 if attempts > 0 else 0
 
 
 def _gone(task: Task) -> list[Change]:

@@ -79,9 +79,12 @@ def _place_order(place: Place) -> tuple[int, str]:
 def _by_age(tasks: list[Task]) -> tuple[Task, ...]:
     if len(tasks) == 1:
         return (tasks[0],)
-    # Two tasks of a slot may be made within one instant: then the one that was replaced is the older.
+    # Two tasks of a slot may be made within one instant: then the one that was replaced, or is no longer
+    # wanted, is the older.
     replaced = {task.replaces for task in tasks}
-    return tuple(sorted(tasks, key=lambda task: (task.created_at, task.id not in replaced, task.id)))
+    return tuple(sorted(tasks, key=lambda task: (
+        task.created_at, task.id not in replaced, task.desired <= TaskState.RUNNING, task.id
+    )))  # fmt: skip
 
 
 def stopped(world: Snapshot, task: Task) -> bool:

@@ -158,13 +158,13 @@ class SimLoop(asyncio.BaseEventLoop):
         handle._scheduled = True  # type: ignore[attr-defined]  # so that cancel() tells the loop
         return handle
 
-    def call_soon_threadsafe(  # type: ignore[override]
+    def call_soon_threadsafe(  # type: ignore[override]  # narrower than typeshed says
         self, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         """There is one thread: the same as call_soon."""
         return self.call_soon(callback, *args, context=context)
 
-    def run_in_executor(  # type: ignore[override]
+    def run_in_executor(  # type: ignore[override]  # narrower than typeshed says
         self, executor: Any, func: Callable[..., T], *args: Any
     ) -> asyncio.Future[T]:
         """Run the function on the loop, one turn later: threads would end determinism."""

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from swarmpy.sim.bugs import BUGS, planted
+from swarmpy.sim.bugs import planted
+from swarmpy.sim.clusterbugs import ALL_BUGS
 from swarmpy.sim.faults import REGISTRY
 from swarmpy.sim.runs import WORLDS, run_seed
 
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     faults = None if options.faults is None else [name for name in options.faults.split(",") if name]
     problem = _wrong(options, faults)
     if problem:
-        print(f"swarmpy sim: {problem}", file=sys.stderr)  # noqa: T201
+        print(f"swarmpy sim: {problem}", file=sys.stderr)  # noqa: T201  the sentence for the user
         return 2
     bad = 0
     for seed in _seeds(options):
@@ -68,7 +69,7 @@ def _wrong(options: argparse.Namespace, faults: Sequence[str] | None) -> str:
     unknown = [name for name in faults or () if name not in REGISTRY]
     if unknown:
         return f"there is no fault kind {unknown[0]!r}; --list shows them"
-    if options.bug and options.bug not in BUGS:
+    if options.bug and options.bug not in ALL_BUGS:
         return f"there is no planted bug {options.bug!r}; --list shows them"
     first, dots, last = options.seeds.partition("..")
     if options.seeds and not (dots and first.isdigit() and last.isdigit()):
@@ -122,7 +123,7 @@ def _list() -> None:
     for fault in REGISTRY.values():
         say(f"  {fault.name:18} {fault.group:8} {fault.what}")
     say("\nplanted bugs:")
-    for bug in BUGS.values():
+    for bug in ALL_BUGS.values():
         say(f"  {bug.name:22} {bug.world:10} {bug.what}")
 
 

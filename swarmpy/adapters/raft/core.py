@@ -81,7 +81,7 @@ class Core(Installing):
         else:
             handlers[kind](self, node, message)
 
-    def _SyncObj__onMessageReceived(self, node: Any, message: Any) -> None:  # noqa: N802
+    def _SyncObj__onMessageReceived(self, node: Any, message: Any) -> None:  # noqa: N802  the overridden name is pysyncobj's
         """SyncObj's own handler is never used: see `receive`."""
         raise AssertionError("messages go through Core.receive")
 
@@ -136,7 +136,7 @@ class Core(Installing):
             return deadline
         return self.election_deadline
 
-    def _SyncObj__tryLogCompaction(self) -> None:  # noqa: N802
+    def _SyncObj__tryLogCompaction(self) -> None:  # noqa: N802  the overridden name is pysyncobj's
         """Snapshots are the node's business: it has the disk."""
 
     # -------------------------------------------------- proposals
@@ -190,7 +190,7 @@ class Core(Installing):
 
     # -------------------------------------------------- applying
 
-    def _SyncObj__doApplyCommand(self, command: bytes) -> Any:  # noqa: N802
+    def _SyncObj__doApplyCommand(self, command: bytes) -> Any:  # noqa: N802  the overridden name is pysyncobj's
         """Apply one committed entry. Defects fixed: no pickle; an exception is a result, so no entry is
         poison, applied twice or stuck; there are no version entries."""
         index = self.applied_index + 1

@@ -73,7 +73,7 @@ class Election(CoreState):
         wait = self.settings.hint_min + hint * self.surroundings.chance()
         self.election_deadline = min(self.election_deadline, self.now + wait)
 
-    def _SyncObj__setState(self, new_state: int) -> None:  # noqa: N802
+    def _SyncObj__setState(self, new_state: int) -> None:  # noqa: N802  the overridden name is pysyncobj's
         """Defect fixed: waiters of a leader that steps down hang for ever; here all fail, as ambiguous."""
         if self.raft_state == LEADER and new_state != LEADER:
             self.fail_waiters()
@@ -87,14 +87,14 @@ class Election(CoreState):
             for _, callback in waiting[index]:
                 callback(None, FAIL_REASON.UNKNOWN_OUTCOME)
 
-    def _SyncObj__setCurrentTerm(self, term: int, voted_for: str | None) -> None:  # noqa: N802
+    def _SyncObj__setCurrentTerm(self, term: int, voted_for: str | None) -> None:  # noqa: N802  the overridden name is pysyncobj's
         """Defect fixed: votes were a counter; they are a set of voters, empty in each new term."""
         self.votes = {self.me.id} if voted_for == self.me.id else set()
         super()._SyncObj__setCurrentTerm(term, voted_for)
 
     # -------------------------------------------------- campaigning
 
-    def _SyncObj__connectedToAnyone(self) -> bool:  # noqa: N802
+    def _SyncObj__connectedToAnyone(self) -> bool:  # noqa: N802  the overridden name is pysyncobj's
         """SyncObj asks this when the election deadline has passed: may the campaign begin?
 
         Defect fixed: without pre-vote a member that cannot be heard drives the term up for ever. Here the

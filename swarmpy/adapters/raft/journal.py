@@ -86,7 +86,7 @@ class Journal:
         del self._entries[:position]
         self._rewrite = True
 
-    def setCurrentTerm(self, term: int, voted_for: str | None) -> None:  # noqa: N802
+    def setCurrentTerm(self, term: int, voted_for: str | None) -> None:  # noqa: N802  the overridden name is pysyncobj's
         """Remember term and vote."""
         if (term, voted_for) == (self._term, self._vote):
             return

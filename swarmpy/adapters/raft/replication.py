@@ -32,7 +32,7 @@ class Replication(Election):
 
     # -------------------------------------------------- the leader's side
 
-    def _SyncObj__onBecomeLeader(self) -> None:  # noqa: N802
+    def _SyncObj__onBecomeLeader(self) -> None:  # noqa: N802  the overridden name is pysyncobj's
         """A new leader knows nothing of its followers' logs; then SyncObj appends the no-op."""
         for node in self.everyone():
             self.progress[node.id].restart(self.seq + 1)
@@ -47,7 +47,7 @@ class Replication(Election):
         self.seq += 1
         return self.seq
 
-    def _SyncObj__sendAppendEntries(self) -> None:  # noqa: N802
+    def _SyncObj__sendAppendEntries(self) -> None:  # noqa: N802  the overridden name is pysyncobj's
         """Speak to everyone: entries where there are any, a heartbeat where not.
 
         Defects fixed: SyncObj floods (no window), cuts large entries into pickles, and pushes snapshots as
