@@ -1,8 +1,8 @@
 """The role service: while this manager leads, makes roles and raft seats what the specs ask for.
 
-Promotion: the role changes at once, the node renews its certificate, starts a manager and asks for its seat
-(`control.join_raft`). Demotion: the seat is given up first (the leader hands leadership over before), then the
-role changes. What does not belong here: refusing demotions (plan/admission/node).
+Promotion: the role changes at once, the node renews its certificate, starts a manager and asks for its
+seat (`control.join_raft`). Demotion: the seat is given up first (the leader hands leadership over before),
+then the role changes. What does not belong here: refusing demotions (plan/admission/node).
 """
 
 from __future__ import annotations
