@@ -13,6 +13,7 @@ from typing import Any
 
 from swarmpy.adapters.raft import CorruptError, RaftLog, RaftSettings
 from swarmpy.manager.store import Store
+from swarmpy.model import codec
 from swarmpy.model.errors import Refusal
 from swarmpy.model.lifecycle import NodeState
 from swarmpy.node.node import Node
@@ -26,6 +27,7 @@ from swarmpy.sim.raftwatch import RaftWatch
 from swarmpy.sim.stage import Box, Stage, Violation
 from swarmpy.sim.tools import SimTools, repeatable_pki
 from swarmpy.sim.workload import Workload
+from swarmpy.state.changes import Batch
 from swarmpy.state.snapshot import Snapshot, save
 
 FORM = 60.0
@@ -129,6 +131,10 @@ class Cluster:
         self.states[index] = {service.id: service.spec for service in after.services}
         if after is before:
             return
+        based_on = codec.decode(Batch, entry).based_on
+        if based_on != before.version:
+            self.stage.violate("deposed-writes-nothing", f"entry {index} was decided on world {based_on}, but "
+                               f"changes world {before.version}")  # fmt: skip
         for rule, sentence in check_step(before, after):
             self.stage.violate(rule, sentence)
 

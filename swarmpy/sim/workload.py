@@ -89,7 +89,7 @@ class Workload:
                 command = self._create(op, mark, chance)
             elif what in ("update", "scale", "remove") and services:
                 command = self._change(op, chance.choice(services), what, mark, chance)
-            elif what == "node":
+            elif what == "node" and len(world.nodes):
                 command = self._node(list(world.nodes), chance)
             else:
                 if services:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from swarmpy.sim.bugs import BUGS, planted
+from swarmpy.sim.bugs import planted
+from swarmpy.sim.clusterbugs import ALL_BUGS as BUGS
 from swarmpy.sim.runs import first_violation
 
-CONSENSUS = [name for name, bug in BUGS.items() if bug.world == "consensus"]
-
-
-@pytest.mark.parametrize("name", CONSENSUS)
-def test_consensus_bugs_are_caught(name: str) -> None:
+@pytest.mark.parametrize("name", list(BUGS))
+def test_planted_bugs_are_caught(name: str) -> None:
     bug = BUGS[name]
     with planted(name):
-        found = first_violation("consensus", range(bug.seeds), faults=bug.faults)
+        found = first_violation(bug.world, range(bug.seeds), faults=bug.faults)
     assert found is not None, f"{bug.what}: not caught in {bug.seeds} seeds"
 
 
