@@ -1,0 +1,249 @@
+"""The four laws and the invariants, on whatever users, nodes and agents do.
+
+Fixed point: planning again on what a plan made changes nothing. Order-blind: the order in which objects came
+into the tables does not matter. Invariants hold after every step. Wakes are in the future, and a plan's wake
+is never later than what planning again would ask for (a leader sleeps on the first one).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from swarmpy.model.lifecycle import NodeState, TaskState, may_follow
+from swarmpy.plan import constraints, manager, progress
+from swarmpy.plan.explain import explain
+from swarmpy.state.changes import Delete
+from swarmpy.state.invariants import check, check_transition
+from swarmpy.state.snapshot import Snapshot, Table
+
+from .worlds import GIB, Stage, node, spec
+
+NAMES = ("web", "db", "agent")
+NODES = ("w1", "w2", "w3", "w4")
+AGENT_STATES = (
+    TaskState.ACCEPTED, TaskState.PREPARING, TaskState.READY, TaskState.STARTING, TaskState.RUNNING,
+    TaskState.COMPLETE, TaskState.SHUTDOWN, TaskState.FAILED, TaskState.REJECTED,
+)  # fmt: skip
+
+
+def shuffled(world: Snapshot) -> Snapshot:
+    """The same world, its tables filled in the opposite order."""
+
+    def turned(rows):
+        return dict(reversed(list(rows.items())))
+
+    return replace(
+        world,
+        **{kind: Table(turned(getattr(world, kind).rows)) for kind in ("nodes", "services", "tasks")},
+        _by_service={key: turned(rows) for key, rows in reversed(list(world._by_service.items()))},
+        _by_node={key: turned(rows) for key, rows in reversed(list(world._by_node.items()))},
+        _unplaced=turned(world._unplaced),
+    )
+
+
+@st.composite
+def templates(draw):
+    body = {}
+    if draw(st.booleans()):
+        body["RestartPolicy"] = {
+            "Condition": draw(st.sampled_from(["any", "on-failure", "none"])),
+            "Delay": draw(st.sampled_from([0, 2_000_000_000])),
+            "MaxAttempts": draw(st.integers(0, 2)),
+            "Window": draw(st.sampled_from([0, 30_000_000_000])),
+        }
+    placement = {}
+    if draw(st.booleans()):
+        placement["Constraints"] = draw(st.lists(
+            st.sampled_from(["node.labels.zone==a", "node.labels.zone!=b", "node.hostname!=w2"]), max_size=1
+        ))  # fmt: skip
+    if draw(st.booleans()):
+        placement["Preferences"] = [{"Spread": {"SpreadDescriptor": "node.labels.zone"}}]
+    placement["MaxReplicas"] = draw(st.sampled_from([0, 0, 2]))
+    body["Placement"] = placement
+    if draw(st.booleans()):
+        body["Resources"] = {"Reservations": {"MemoryBytes": draw(st.sampled_from([GIB, 3 * GIB]))}}
+    return body
+
+
+@st.composite
+def specs(draw, name, *, is_global):
+    rest = {}
+    if draw(st.booleans()):
+        rest["UpdateConfig"] = {
+            "Parallelism": draw(st.integers(0, 2)),
+            "Delay": draw(st.sampled_from([0, 3_000_000_000])),
+            "Order": draw(st.sampled_from(["stop-first", "start-first"])),
+        }
+    if draw(st.integers(0, 3)) == 0:
+        rest["EndpointSpec"] = {
+            "Ports": [{"TargetPort": 80, "PublishedPort": 8080, "PublishMode": "host", "Protocol": "tcp"}]
+        }
+    replicas = None if is_global else draw(st.integers(0, 5))
+    image = draw(st.sampled_from(["app:1", "app:2"]))
+    return spec(name, replicas, image=image, template=draw(templates()), **rest)
+
+
+class Cluster(RuleBasedStateMachine):
+    """Users, operators, agents and time, in any order."""
+
+    @initialize(history=st.sampled_from([0, 1, 2, 5]))
+    def begin(self, history: int) -> None:
+        nodes = [node(name, labels={"zone": "ab"[place % 2]}) for place, name in enumerate(NODES)]
+        self.stage = Stage(*nodes, planner=self.lawful, history=history)
+        self.before = self.stage.world
+
+    def lawful(self, now, world):
+        """The planner under test, with its laws checked on every use."""
+        decided = manager.plan(now, world)
+        assert manager.plan(now, shuffled(world)) == decided, "order-blind"
+        after = world.evolve(decided.changes, world.version + 1, now) if decided.changes else world
+        again = manager.plan(now, after)
+        assert not again.changes, f"not a fixed point: {[c.cause for c in again.changes]}"
+        assert decided.wake_at is None or decided.wake_at > now
+        if again.wake_at is not None:
+            assert decided.wake_at is not None
+            assert decided.wake_at <= again.wake_at
+        assert all(change.cause for change in decided.changes)
+        keys = [change.key for change in decided.changes]
+        assert len(keys) == len(set(keys))
+        self.check_assignments(world, after)
+        for change in decided.changes:
+            if isinstance(change, Delete) and "must move" not in change.cause:
+                task = world.tasks[change.id]
+                where = after.nodes.get(task.node_id)
+                assert where is None or where.status.state == NodeState.DOWN or not (
+                    TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
+                ), change  # fmt: skip
+        violations = check(after)
+        assert violations == [], violations
+        violations = check_transition(self.before, after)
+        assert violations == [], violations
+        self.before = after
+        return decided
+
+    def check_assignments(self, old, new):
+        for task in new.tasks:
+            was = old.tasks.get(task.id)
+            known = was is not None and was.status.state >= TaskState.ASSIGNED
+            if task.status.state == TaskState.ASSIGNED and not known:
+                where = new.nodes[task.node_id]
+                assert constraints.satisfied(task.view.placement.constraints, where)
+                most = task.view.placement.max_replicas
+                same = [one for one in new.tasks_on(where.id)
+                        if one.spec_version == task.spec_version and one.service_id == task.service_id
+                        and one.desired <= TaskState.COMPLETE
+                        and TaskState.ASSIGNED <= one.status.state <= TaskState.RUNNING]  # fmt: skip
+                assert not most or len(same) <= most
+
+    # ---- users
+
+    @precondition(lambda self: len(self.stage.world.services) < len(NAMES))
+    @rule(data=st.data())
+    def create(self, data):
+        free = [name for name in NAMES if f"service-{name}" not in self.stage.world.services]
+        name = data.draw(st.sampled_from(free))
+        self.stage.create(data.draw(specs(name, is_global=name == "agent")))
+
+    @precondition(lambda self: len(self.stage.world.services))
+    @rule(data=st.data())
+    def update(self, data):
+        service = data.draw(st.sampled_from(list(self.stage.world.services)))
+        self.stage.update(service.id, data.draw(specs(service.name, is_global=service.name == "agent")))
+
+    @precondition(lambda self: len(self.stage.world.services))
+    @rule(data=st.data(), replicas=st.integers(0, 6))
+    def scale(self, data, replicas):
+        service = data.draw(st.sampled_from(list(self.stage.world.services)))
+        raw = json.loads(service.spec)
+        if "Replicated" in raw["Mode"]:
+            raw["Mode"] = {"Replicated": {"Replicas": replicas}}
+            self.stage.update(service.id, json.dumps(raw))
+
+    @precondition(lambda self: len(self.stage.world.services))
+    @rule(data=st.data())
+    def remove(self, data):
+        self.stage.remove(data.draw(st.sampled_from(list(self.stage.world.services))).id)
+
+    # ---- operators
+
+    @rule(name=st.sampled_from(NODES), availability=st.sampled_from(["active", "pause", "drain"]))
+    def set_availability(self, name, availability):
+        if f"node-{name}" in self.stage.world.nodes:
+            self.stage.set_node(name, availability=availability)
+
+    @rule(name=st.sampled_from(NODES), zone=st.sampled_from(["a", "b", ""]))
+    def label(self, name, zone):
+        if f"node-{name}" in self.stage.world.nodes:
+            self.stage.set_node(name, labels={"zone": zone} if zone else {})
+
+    @rule(name=st.sampled_from(NODES), state=st.sampled_from(NodeState))
+    def see(self, name, state):
+        present = self.stage.world.nodes.get(f"node-{name}")
+        if present is not None and not (present.status.state == NodeState.DOWN and state != NodeState.READY):
+            self.stage.set_node(name, state=state)
+
+    @rule(name=st.sampled_from(NODES[2:]))
+    def remove_node(self, name):
+        if f"node-{name}" in self.stage.world.nodes:
+            self.stage.remove_node(name)
+
+    # ---- agents and time
+
+    @precondition(lambda self: any(task.node_id for task in self.stage.world.tasks))
+    @rule(data=st.data(), state=st.sampled_from(AGENT_STATES))
+    def report(self, data, state):
+        task = data.draw(st.sampled_from([task for task in self.stage.world.tasks if task.node_id]))
+        if task.status.state >= TaskState.ASSIGNED and may_follow(task.status.state, state):
+            self.stage.report(task, state, "task: non-zero exit (1)" if state == TaskState.FAILED else "")
+
+    @rule()
+    def settle(self):
+        self.stage.agents()
+
+    @rule(seconds=st.sampled_from([0.1, 1, 5, 61, 86_401]))
+    def wait(self, seconds):
+        self.stage.pass_time(seconds)
+
+    @rule()
+    def look(self):
+        world = self.stage.world
+        for service in world.services:
+            explain(world, service.id)
+            progress.progress(world, service)
+
+    def teardown(self):
+        """When everything is well again, every service gets what it asks for, or a reason."""
+        if not hasattr(self, "stage"):
+            return
+        stage = self.stage
+        for present in list(stage.world.nodes):
+            name = present.id.removeprefix("node-")
+            stage.set_node(name, availability="active", state=NodeState.READY)
+        for _ in range(60):
+            stage.agents(rounds=40)
+            wake = stage.plan().wake_at
+            if wake is None or wake - stage.now > 3600 * 10**9:
+                break
+            stage.now = wake
+            stage.plan()
+        else:
+            raise AssertionError("the cluster never comes to rest")
+        for service in stage.world.services:
+            for task in stage.live(service.id):
+                assert task.status.state == TaskState.RUNNING or task.status.err or self.blocked(task)
+
+    def blocked(self, task):
+        """Prepared, but waiting for something that waits for room."""
+        return task.desired == TaskState.READY
+
+
+TestLaws = Cluster.TestCase
+TestLaws.settings = settings(
+    max_examples=120, stateful_step_count=30, deadline=None, report_multiple_bugs=False, derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)  # fmt: skip
