@@ -209,7 +209,7 @@ class ManagerControl:
             try:
                 return await attempt()
             except RefusedError as refused:
-                refusal = refusal_from(refused.code, refused.message)
+                refusal = _refusal(refused)
             except WireError as error:
                 refusal = Unavailable(f"{NO_LEADER} ({error})")
             except Unavailable as error:
@@ -229,3 +229,10 @@ class ManagerControl:
             return
         except LogError:  # this manager's log stopped; it may run again soon
             await asyncio.sleep(PAUSE)
+
+
+def _refusal(refused: RefusedError) -> Refusal:
+    """What another manager's refusal means here: one that leads no more is only asked too late."""
+    if refused.code == "NotLeader":
+        return Unavailable(NO_LEADER)
+    return refusal_from(refused.code, refused.message)
