@@ -7,34 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from swarmpy.agent.session import Session
 from swarmpy.agent.worker import Worker
-from swarmpy.manager import store
 from swarmpy.manager.control import ManagerControl
 from swarmpy.manager.dispatcher import Dispatcher
 from swarmpy.model import messages as m
 from swarmpy.plan import filters
-from swarmpy.plan.admission import tasks
 from swarmpy.sim.bugs import BUGS, Patch, bug
 from swarmpy.sim.engine import Dockerd, SimEngine
-from swarmpy.state import snapshot
-from swarmpy.state.changes import Batch
 from swarmpy.state.snapshot import Snapshot
 
 TURMOIL = ("partition", "isolate-leader", "kill-leader", "pause-leader", "slow-net")
-
-
-@bug("based-on-ignored", "a batch decided on an old world is applied all the same", world="cluster",
-     seeds=80, faults=TURMOIL)  # fmt: skip
-def _based_on_ignored() -> list[Patch]:
-    apply = snapshot.apply
-
-    def blind(world: Snapshot, batch: Batch, index: int) -> tuple[Snapshot, bool]:
-        return apply(world, msgspec.structs.replace(batch, based_on=world.version), index)
-
-    return [(store, "apply", blind)]
 
 
 @bug("world-unread", "a manager answers reads from its own memory", world="cluster", faults=TURMOIL)
@@ -50,8 +33,7 @@ def _places_anywhere() -> list[Patch]:
     return [(filters, "is_ready", lambda node: True)]
 
 
-@bug("observation-lost", "a node whose observation could not be recorded stays down", world="cluster",
-     faults=("loss", "bridge", "resets", "slow-net"), seeds=80)  # fmt: skip
+@bug("observation-lost", "a node whose observation could not be recorded stays down", world="cluster")
 def _observation_lost() -> list[Patch]:
     async def forget(self: Any, session: Any) -> None:
         return None
@@ -68,11 +50,6 @@ def _status_unacknowledged() -> list[Patch]:
         await channel.send(m.to_body(m.Statuses(number=self._number, items=items)))
 
     return [(Session, "_send_statuses", careless), (Worker, "statuses", lambda self: [])]
-
-
-@bug("states-go-back", "a late report moves a task back", world="cluster")
-def _states_go_back() -> list[Patch]:
-    return [(tasks, "may_follow", lambda old, new: True)]
 
 
 @bug("stop-forgotten", "containers of ended tasks are left running", world="cluster", faults=())
