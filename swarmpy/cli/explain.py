@@ -1,7 +1,8 @@
 """`swarmpy explain`: why a task or service runs where it does, or does not.
 
-The judgement is the daemon's; this prints whatever it answers: sentences, and tables where it lists things
-(such as every node with its verdict). What does not belong here: judging.
+The judgement is the daemon's; this prints it: the summary, what each task waits for, every node's verdict,
+the smallest change that would help, and whatever else a newer daemon answers. What does not belong here:
+judging.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from swarmpy.cli.client import Client
+from swarmpy.cli.human import human_duration, title
 from swarmpy.cli.output import columns, out
 from swarmpy.cli.tables import Parsed
 from swarmpy.cli.template import go_json
@@ -20,9 +22,54 @@ def explain(parsed: Parsed) -> int:
     if parsed.on("json"):
         out(go_json(answer))
         return 0
-    for line in _lines(answer, ""):
+    for line in text(answer):
         out(line)
     return 0
+
+
+_KNOWN = {"kind", "id", "name", "summary", "at", "tasks", "nodes", "smallest_change", "notes"}
+
+
+def text(answer: dict[str, Any]) -> list[str]:
+    """An explanation as lines."""
+    lines = [f"{answer.get('name', '')}: {answer.get('summary', '')}"]
+    tasks = answer.get("tasks") or []
+    if tasks:
+        rows = [_task(task, int(answer.get("at") or 0)) for task in tasks]
+        lines += ["", *columns([["TASK", "STATE", "DESIRED", "NODE", "WAITS"], *rows])]
+    nodes = answer.get("nodes") or []
+    if nodes:
+        head = ["NODE", "FITS", "WHY NOT", "WHAT WOULD HELP"]
+        lines += ["", *columns([head, *(_node(node) for node in nodes)])]
+    if answer.get("smallest_change"):
+        lines += ["", f"Smallest change: {answer['smallest_change']}"]
+    if answer.get("notes"):
+        lines += ["", *(str(note) for note in answer["notes"])]
+    more = {key: value for key, value in answer.items() if key not in _KNOWN}
+    if more:
+        lines += ["", *_lines(more, "")]
+    return [line.rstrip() for line in lines]
+
+
+def _task(task: dict[str, Any], at: int) -> list[str]:
+    name = str(task.get("name", "")).removesuffix(f".{task.get('id', '')}")
+    waits = _scalar(task.get("waits") or [])
+    left = int(task.get("until") or 0) - at
+    if left > 0:
+        waits += f" (for {human_duration(left / 1e9).lower()} more)"
+    state, desired = title(str(task.get("state", ""))), title(str(task.get("desired", "")))
+    return [name, state, desired, _scalar(task.get("node")), waits]
+
+
+def _node(verdict: dict[str, Any]) -> list[str]:
+    fits = _scalar(bool(verdict.get("fits")))
+    reasons = _scalar(verdict.get("reasons") or [])
+    return [
+        str(verdict.get("node") or verdict.get("node_id", "")),
+        fits,
+        reasons,
+        _scalar(verdict.get("change")),
+    ]
 
 
 def _words(key: str) -> str:

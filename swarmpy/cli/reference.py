@@ -63,8 +63,9 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         out(page().rstrip("\n"))
         return 0
+    text = page()
     with open(arguments[0], "w", encoding="utf-8") as file:
-        file.write(page())
+        file.write(text)
     return 0
 
 

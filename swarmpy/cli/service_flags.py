@@ -13,6 +13,7 @@ from swarmpy.cli.values import (
     COMMAND,
     DECIMAL,
     DURATION,
+    ENDPOINT_MODE,
     FLOAT,
     INT,
     LIST,
@@ -89,7 +90,7 @@ _SCALARS = (
     DETACH,
     Flag(
         "endpoint-mode",
-        choice("vip", "dnsrr"),
+        ENDPOINT_MODE,
         "Endpoint mode (vip or dnsrr)",
         default="vip",
         field="EndpointSpec.Mode",

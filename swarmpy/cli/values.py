@@ -248,6 +248,19 @@ COMMAND = Kind("command", command)
 FILTER = Kind("filter", filter_pair, many=True)
 
 
+def endpoint_mode(text: str) -> str:
+    """`vip`; dnsrr is known and refused until services have networks."""
+    if text.lower() == "dnsrr":
+        raise ValueError(
+            "dnsrr is not supported by this version of swarmpy: services have no name to resolve "
+            "yet; leave it at vip"
+        )
+    return text.lower()
+
+
+ENDPOINT_MODE = Kind("string", endpoint_mode, choices=("vip",))
+
+
 def choice(*words: str) -> Kind:
     """Text for which completion offers these words; the daemon judges it."""
     return Kind("string", plain, choices=words)

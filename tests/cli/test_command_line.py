@@ -188,18 +188,38 @@ def test_other_rooms_command_lines(swarmpy: Run, monkeypatch: pytest.MonkeyPatch
 
 
 def test_explain_prints_every_verdict(daemon: FakeDaemon, swarmpy: Run) -> None:
+    task = {"id": "t1", "name": "web.2.t1", "state": "pending", "desired": "running", "node": "",
+            "waits": ["it waits for a node", "and for its delay"], "until": 8000000000, "err": "x"}  # fmt: skip
+    nodes = [{"node_id": "n1", "node": "node1", "fits": False, "reasons": ["insufficient memory", "drained"],
+              "change": "add 512 MiB", "cost": 3},
+             {"node_id": "n2", "node": "node2", "fits": True, "reasons": [], "change": "", "cost": 0}]  # fmt: skip
     daemon.explanation = {
-        "reference": "web.2", "state": "pending",
-        "nodes": [{"node": "node1", "fits": False, "why": "insufficient memory"},
-                  {"node": "node2", "fits": True, "why": ""}],
-        "smallest_change": "add a node with 512 MiB", "tasks": []}  # fmt: skip
-    assert swarmpy("explain", "web.2").out == (
-        "Reference: web.2\nState: pending\nNodes:\n"
-        "  NODE      FITS      WHY\n  node1     no        insufficient memory\n  node2     yes       -\n"
-        "Smallest change: add a node with 512 MiB\nTasks: -\n"
-    )
+        "kind": "task", "id": "t1", "name": "web.2.t1", "summary": "it waits", "at": 5000000000, "tasks": [task],
+        "nodes": nodes, "smallest_change": "activate node1", "notes": ["the update is paused"],
+        "new_field": {"rows": [{"some_key": 1}, {"some_key": [2, 3]}], "flag": True}}  # fmt: skip
+    assert swarmpy("explain", "web.2").out.splitlines() == [
+        "web.2.t1: it waits",
+        "",
+        "TASK      STATE     DESIRED   NODE      WAITS",
+        "web.2     Pending   Running   -         it waits for a node, and for its delay (for 3 seconds more)",
+        "",
+        "NODE      FITS      WHY NOT                        WHAT WOULD HELP",
+        "node1     no        insufficient memory, drained   add 512 MiB",
+        "node2     yes       -                              -",
+        "",
+        "Smallest change: activate node1",
+        "",
+        "the update is paused",
+        "",
+        "New field:",
+        "  Rows:",
+        "    SOME KEY",
+        "    1",
+        "    2, 3",
+        "  Flag: yes",
+    ]
     assert daemon.sent("GET", "/swarmpy/v1/explain")[0]["query"] == {"ref": "web.2"}
-    assert '"smallest_change":"add' in swarmpy("explain", "--json", "web.2").out
+    assert '"smallest_change":"activate' in swarmpy("explain", "--json", "web.2").out
 
 
 def test_info(daemon: FakeDaemon, swarmpy: Run) -> None:

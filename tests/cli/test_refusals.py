@@ -114,6 +114,7 @@ service create --secret s img
 service create --config c img
 service create --credential-spec file://x img
 service update --network-add n web
+service create --endpoint-mode dnsrr img
 service update --secret-rm s web
 stack deploy x
 secret ls

@@ -67,7 +67,7 @@ CREATE = """
 --sysctl net.core.somaxconn=1024 --sysctl a=b
 --dns 8.8.8.8 --dns ::1 --dns-search example.com --dns-search . --dns-option ndots:1
 --host db:10.0.0.5 --host gw=192.168.0.1
---endpoint-mode dnsrr
+--endpoint-mode vip
 --oom-score-adj -500
 --oom-score-adj=5 --quiet
 """.strip().splitlines()
@@ -113,7 +113,7 @@ UPDATE = """
 --log-driver syslog --log-opt a=b
 --replicas-max-per-node 0
 --stop-grace-period 5s --stop-signal SIGINT --workdir /x
---endpoint-mode dnsrr
+--endpoint-mode vip
 --with-registry-auth
 --oom-score-adj 0
 """.strip().splitlines()
