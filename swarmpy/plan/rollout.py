@@ -68,7 +68,7 @@ def of_service(now: int, world: Snapshot, service: Service) -> Plan:
     for slot in progress.dirty[:room]:
         changes += _renew(now, world, service, slot, config.order)
     changes += _status(now, service, progress)
-    return Plan(tuple(changes), earliest(progress.resting) if progress.dirty else None)
+    return Plan(tuple(changes), earliest(progress.resting))
 
 
 def config_of(service: Service) -> UpdateConfig:

@@ -106,7 +106,7 @@ class Cluster(RuleBasedStateMachine):
         assert not again.changes, f"not a fixed point: {[c.cause for c in again.changes]}"
         assert decided.wake_at is None or decided.wake_at > now
         if again.wake_at is not None:
-            assert decided.wake_at is not None
+            assert decided.wake_at is not None, (again.wake_at - now, [c.cause for c in decided.changes])
             assert decided.wake_at <= again.wake_at
         assert all(change.cause for change in decided.changes)
         keys = [change.key for change in decided.changes]
