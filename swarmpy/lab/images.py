@@ -33,8 +33,10 @@ wait $server
 
 _PAGE = """#!/bin/sh
 case "$QUERY_STRING" in delay=*) sleep "${QUERY_STRING#delay=}";; esac
+client=${REMOTE_ADDR#[}  # an IPv4 client of the IPv6 socket is [::ffff:ADDRESS]
+client=${client%]}
 printf 'Content-Type: text/plain\\r\\n\\r\\nversion=%s host=%s client=%s\\n' \
-    "$VERSION" "$(hostname)" "$REMOTE_ADDR"
+    "$VERSION" "$(hostname)" "${client#::ffff:}"
 """
 
 _SLEEP = """#!/bin/sh
@@ -115,9 +117,7 @@ def _config(image: Image) -> dict[str, object]:
 
 
 def _base_layer(busybox: Path) -> bytes:
-    applets = subprocess.run(
-        [busybox, "--list"], check=True, capture_output=True, text=True
-    ).stdout.split()
+    applets = subprocess.run([busybox, "--list"], check=True, capture_output=True, text=True).stdout.split()
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for folder in ("bin", "etc", "usr", "usr/bin", "sbin", "root", "proc", "sys", "dev", "var"):

@@ -127,7 +127,13 @@ def down(name: str, tell: Tell) -> None:
 def kill(lab: Lab, node: Node, what: str) -> None:
     """kill -9 a node ("node"), or its "engine" or "daemon"."""
     if what == "node":
+        nodes.must_run(lab, node)
+        switch = nodes.must_run(lab, lab.node(SWITCH))
+        if node.name == SWITCH:
+            raise LabError("the switch holds the lab together; kill nodes, or take the lab down")
+        network.pull(node, switch)
         nodes.kill(lab, node)
+        network.remove_cable(node, switch)
     else:
         _need_engine_node(node, what)
         nodes.kill_program(lab, node, what)
@@ -153,9 +159,7 @@ def _need_engine_node(node: Node, what: str) -> None:
         raise LabError(f"node {node.name} is the lab's {node.role}: it has no {what}")
 
 
-def partition(
-    lab: Lab, names: Sequence[str], others: Sequence[str], *, one_way: bool
-) -> list[network.Cut]:
+def partition(lab: Lab, names: Sequence[str], others: Sequence[str], *, one_way: bool) -> list[network.Cut]:
     """Cut nodes off from others (all other managers and workers where none are named)."""
     near = [lab.node(name).name for name in names]
     far = [lab.node(name).name for name in others] or [

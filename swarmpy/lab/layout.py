@@ -95,9 +95,7 @@ def root() -> Path:
 def plan(name: str, managers: int, workers: int, *, subnet: int, cluster: bool) -> Lab:
     """The plan of a new lab. Raises LabError for a name or a size that cannot be."""
     if not _NAME.fullmatch(name):
-        raise LabError(
-            f"{name!r} cannot name a lab: use 1 to 20 lower-case letters, digits and inner dashes"
-        )
+        raise LabError(f"{name!r} cannot name a lab: use 1 to 20 lower-case letters, digits and inner dashes")
     if not 1 <= managers <= MOST_MANAGERS:
         raise LabError(f"a lab has 1 to {MOST_MANAGERS} managers, not {managers}")
     if not 0 <= workers <= MOST_WORKERS:
@@ -158,8 +156,7 @@ def load(name: str) -> Lab:
             ) from None
         others = ", ".join(lab.name for lab in everyone()) or "none"
         raise LabError(
-            f"there is no lab {name} (there are: {others}); make one with "
-            f"`swarmpy lab up --name {name}`"
+            f"there is no lab {name} (there are: {others}); make one with `swarmpy lab up --name {name}`"
         ) from None
 
 

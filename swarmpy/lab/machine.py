@@ -33,8 +33,7 @@ def require() -> None:
     """Raise LabError with everything that stands in the way of a lab here."""
     if os.geteuid() != 0:
         raise LabError(
-            "the lab makes namespaces and network links, so it needs root; "
-            "run the same command with sudo"
+            "the lab makes namespaces and network links, so it needs root; run the same command with sudo"
         )
     os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{_SYSTEM}"  # sudo and cron give short ones
     missing = sorted({pkg for name, pkg in _PROGRAMS.items() if shutil.which(name) is None})

@@ -36,7 +36,7 @@ def raise_switch(init: Process, gateway: str) -> None:
 
 def plug(lab: Lab, node: Node, init: Process, switch: Process) -> None:
     """Lay the node's cable and give it its address. A cable of the node's former life is replaced."""
-    _ip(switch, f"link del {node.name}", force=True)
+    remove_cable(node, switch)
     peer = f"peer name eth0 address {node.mac} netns {init.pid}"
     _ip(
         switch,
@@ -50,6 +50,16 @@ def plug(lab: Lab, node: Node, init: Process, switch: Process) -> None:
         "link set eth0 up",
         f"route add default via {lab.node(SWITCH).address}",
     )
+
+
+def pull(node: Node, switch: Process) -> None:
+    """Take the node's cable out of the switch: nothing it still sends arrives, not even a goodbye."""
+    _ip(switch, f"link set {node.name} nomaster", force=True)
+
+
+def remove_cable(node: Node, switch: Process) -> None:
+    """Remove what is left of a dead node's cable; the kernel does so by itself, but not at once."""
+    _ip(switch, f"link del {node.name}", force=True)
 
 
 def host_link(lab: Lab, switch: Process) -> str:

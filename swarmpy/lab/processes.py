@@ -146,9 +146,7 @@ def spawn(
         raise LabError(f"{command[0]}: {error}; its last words: {last_words(log)}") from None
 
 
-def run(
-    command: Sequence[str], *, text: str = "", env: Mapping[str, str] | None = None
-) -> str:
+def run(command: Sequence[str], *, text: str = "", env: Mapping[str, str] | None = None) -> str:
     """Run a program of this machine with `text` as its input; its output. Raises LabError with its words."""
     done = subprocess.run(command, check=False, capture_output=True, text=True, input=text, env=env)
     if done.returncode:

@@ -58,9 +58,7 @@ def request(
         connection.close()
 
 
-def command(
-    path: Path, method: str, target: str, body: bytes | None = None, *, kind: str = "json"
-) -> None:
+def command(path: Path, method: str, target: str, body: bytes | None = None, *, kind: str = "json") -> None:
     """One request that must succeed, also where the failure is told in the stream. Raises LabError."""
     headers = {"X-Registry-Auth": NO_AUTH, "Content-Type": f"application/{kind}"}
     status, reply = request(path, method, target, body, headers=headers)
@@ -79,11 +77,12 @@ def load(path: Path, archive: bytes) -> None:
 
 
 def push(path: Path, image: str, repository: str) -> None:
-    """Push `image` (NAME:TAG) under another repository name, which stays as a tag for this Engine."""
+    """Push `image` (NAME:TAG) under another repository name, without leaving that name in the Engine."""
     name, _, tag = image.rpartition(":")
     where = f"{repository}/{name}"
     command(path, "POST", f"/images/{quote(image)}/tag?repo={quote(where)}&tag={tag}")
     command(path, "POST", f"/images/{quote(where)}/push?tag={tag}")
+    command(path, "DELETE", f"/images/{quote(where)}:{tag}?noprune=1")
 
 
 def pull(path: Path, image: str) -> None:
