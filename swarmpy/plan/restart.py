@@ -12,7 +12,7 @@ from swarmpy.plan.enforcer import MESSAGE_ENFORCED
 from swarmpy.plan.global_ import wants
 from swarmpy.plan.policy import may_restart
 from swarmpy.plan.slots import Slot, is_active, is_job, new_task, retire, slots_of, usable
-from swarmpy.plan.types import Plan, merged
+from swarmpy.plan.types import Plan, earliest, merged
 from swarmpy.state.changes import Change, Put
 from swarmpy.state.snapshot import Snapshot
 
@@ -27,9 +27,14 @@ def of_service(now: int, world: Snapshot, service: Service) -> Plan:
     if is_job(service):
         return Plan()
     changes: list[Change] = []
+    wakes: list[int] = []
     for slot in slots_of(world, service):
         live = slot.live
         broken = [task for task in live if why_broken(world, task)]
+        early = [task.not_before for task in broken if _ended_early(now, task)]
+        if early:
+            wakes.append(max(early))
+            continue
         if not broken or (service.view.is_global and _frozen(world, service, str(slot.place))):
             continue
         changes += [
@@ -37,7 +42,13 @@ def of_service(now: int, world: Snapshot, service: Service) -> Plan:
         ]
         if len(broken) == len(live) and may_restart(slot, broken[-1]):
             changes.append(_replacement(now, world, service, slot, broken[-1]))
-    return Plan(tuple(changes))
+    return Plan(tuple(changes), earliest(wakes))
+
+
+def _ended_early(now: int, task: Task) -> bool:
+    """A replacement that was rejected while it waited for its time (its image cannot be pulled, say) is
+    itself replaced only when that time has come: the policy's delay bounds the loop."""
+    return task.desired == TaskState.READY and task.not_before > now and task.status.state in TERMINAL
 
 
 def why_broken(world: Snapshot, task: Task) -> str:
