@@ -20,9 +20,9 @@ from swarmpy.node.node import Node
 from swarmpy.plan.container import TASK_LABEL
 from swarmpy.ports import Control, InitRequest, JoinRequest, LogRole, Machine, Peer
 from swarmpy.sim.consensus import Outcome
-from swarmpy.sim.faults import REGISTRY, Nemesis, subset
 from swarmpy.sim.history import check_indexed
 from swarmpy.sim.invariants import check_containers, check_rest, check_step
+from swarmpy.sim.nemesis import REGISTRY, Nemesis, subset
 from swarmpy.sim.raftwatch import RaftWatch
 from swarmpy.sim.stage import Box, Stage, Violation
 from swarmpy.sim.tools import SimTools, repeatable_pki
@@ -133,8 +133,8 @@ class Cluster:
             return
         based_on = codec.decode(Batch, entry).based_on
         if based_on != before.version:
-            self.stage.violate("deposed-writes-nothing", f"entry {index} was decided on world {based_on}, but "
-                               f"changes world {before.version}")  # fmt: skip
+            self.stage.violate("deposed-writes-nothing", f"entry {index} was decided on world {based_on} "
+                               f"but changes world {before.version}")  # fmt: skip
         for rule, sentence in check_step(before, after):
             self.stage.violate(rule, sentence)
 
@@ -191,9 +191,10 @@ class Cluster:
     def _all_ready(self) -> bool:
         world = self.leader_world()
         joined = all(box.program_state.get("joined") for box in self.stage.boxes.values())
-        ready = world is not None and sum(
-            node.status.state is NodeState.READY for node in world.nodes) == len(self.stage.boxes)  # fmt: skip
-        return joined and ready
+        if world is None:
+            return False
+        ready = sum(node.status.state is NodeState.READY for node in world.nodes)
+        return joined and ready == len(self.stage.boxes)
 
     async def _until(self, condition: Callable[[], bool], what: str) -> None:
         deadline = self.stage.loop.instant + FORM
@@ -235,7 +236,7 @@ class Cluster:
         for box in stage.boxes.values():
             for container in box.dockerd.listed:
                 if container.life > 1:
-                    stage.violate("no-restart", f"container {container.name} was started {container.life} times")
+                    stage.violate("no-restart", f"{container.name} was started {container.life} times")
         if stage.net.problems:
             stage.violate("no-crash", stage.net.problems[0])
         if stage.loop.problems:

@@ -14,7 +14,6 @@ from swarmpy.manager.dispatcher import Dispatcher
 from swarmpy.model import messages as m
 from swarmpy.plan import filters
 from swarmpy.sim.bugs import BUGS, Patch, bug
-from swarmpy.sim.engine import Dockerd, SimEngine
 from swarmpy.state.snapshot import Snapshot
 
 TURMOIL = ("partition", "isolate-leader", "kill-leader", "pause-leader", "slow-net")
@@ -50,14 +49,6 @@ def _status_unacknowledged() -> list[Patch]:
         await channel.send(m.to_body(m.Statuses(number=self._number, items=items)))
 
     return [(Session, "_send_statuses", careless), (Worker, "statuses", lambda self: [])]
-
-
-@bug("stop-forgotten", "containers of ended tasks are left running", world="cluster", faults=())
-def _stop_forgotten() -> list[Patch]:
-    async def ignore(self: SimEngine, container_id: str, grace_seconds: float) -> None:
-        return None
-
-    return [(SimEngine, "stop", ignore), (Dockerd, "delete", lambda self, key: None)]
 
 
 ALL_BUGS = BUGS

@@ -17,8 +17,8 @@ from swarmpy.adapters.raft import CorruptError, RaftLog, RaftSettings
 from swarmpy.adapters.raft.node import MembershipError
 from swarmpy.pki.seal import PlainSealer
 from swarmpy.ports import AmbiguousError, LogError, Member, NoQuorumError, NotLeaderError, Peer
-from swarmpy.sim.faults import BASIC, REGISTRY, Nemesis, subset
 from swarmpy.sim.history import Op, check_indexed
+from swarmpy.sim.nemesis import BASIC, REGISTRY, Nemesis, subset
 from swarmpy.sim.raftwatch import RaftWatch
 from swarmpy.sim.registers import Registers, entry
 from swarmpy.sim.stage import Box, Stage, Violation

@@ -58,8 +58,9 @@ def _placed(task: Task, node: Node) -> Iterator[Broken]:
         return
     if node.view.availability != "active":
         yield "not-on-drained", f"task {task.name} is placed on node {node.hostname}, which takes no tasks"
-    if node.status.state in (NodeState.DOWN, NodeState.DISCONNECTED):
-        yield "not-on-lost", f"task {task.name} is placed on {node.hostname}, which is {node.status.state.word}"
+    state = node.status.state
+    if state in (NodeState.DOWN, NodeState.DISCONNECTED):
+        yield "not-on-lost", f"task {task.name} is placed on node {node.hostname}, which is {state.word}"
 
 
 def check_rest(world: Snapshot) -> Iterator[Broken]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from swarmpy.sim.bugs import planted
 from swarmpy.sim.clusterbugs import ALL_BUGS
-from swarmpy.sim.faults import REGISTRY
+from swarmpy.sim.nemesis import REGISTRY
 from swarmpy.sim.runs import WORLDS, run_seed
 
 if TYPE_CHECKING:

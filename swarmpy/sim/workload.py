@@ -26,7 +26,7 @@ PATIENCE = 15.0
 SECOND = 10**9
 
 
-def service_spec(name: str, *, replicas: int | None, image: str, mark: str, update: str = "stop-first") -> str:
+def service_spec(name: str, *, replicas: int | None, image: str, mark: str) -> str:
     """A small service; `replicas` None makes it global, `mark` makes the spec unique."""
     mode: dict[str, Any] = {"Global": {}} if replicas is None else {"Replicated": {"Replicas": replicas}}
     return json.dumps({
@@ -35,7 +35,7 @@ def service_spec(name: str, *, replicas: int | None, image: str, mark: str, upda
             "ContainerSpec": {"Image": image, "StopGracePeriod": SECOND},
             "RestartPolicy": {"Condition": "any", "Delay": SECOND // 5},
         },
-        "UpdateConfig": {"Parallelism": 1, "Order": update, "Monitor": SECOND // 2},
+        "UpdateConfig": {"Parallelism": 1, "Order": "stop-first", "Monitor": SECOND // 2},
     })  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from swarmpy.sim.bugs import planted
 from swarmpy.sim.clusterbugs import ALL_BUGS as BUGS
 from swarmpy.sim.runs import first_violation
 
+
 @pytest.mark.parametrize("name", list(BUGS))
 def test_planted_bugs_are_caught(name: str) -> None:
     bug = BUGS[name]

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from swarmpy.sim.faults import REGISTRY
+from swarmpy.sim.nemesis import REGISTRY
 from swarmpy.sim.runs import first_violation, run_seed
 
 SEEDS_A_TEST = 30

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from swarmpy.sim.faults import REGISTRY
 from swarmpy.sim.main import main
+from swarmpy.sim.nemesis import REGISTRY
 from swarmpy.sim.runs import first_violation, run_seed
 
 SEEDS_A_TEST = 25

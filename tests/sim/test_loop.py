@@ -50,7 +50,7 @@ def test_spinning_is_reported() -> None:
     loop = SimLoop()
 
     async def main() -> None:
-        while True:  # noqa: ASYNC110  the fault under test
+        while True:
             await asyncio.sleep(0)
 
     with pytest.raises(Spinning, match="time did not pass"):
