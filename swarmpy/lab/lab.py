@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from swarmpy.lab import cgroups, cluster, images, layout, machine, network, nodes, unixhttp
 from swarmpy.lab.errors import LabError
 from swarmpy.lab.layout import CLIENT, REGISTRY, SWITCH, Lab, Node
 from swarmpy.lab.processes import Process, entering, find, until
 
+T = TypeVar("T")
 Tell = Callable[[str], None]
 """Where progress goes: one line at a time."""
 
 
-def up(  # noqa: PLR0913 - the flags of one command
+def up(
     name: str,
     tell: Tell,
     *,
@@ -70,18 +72,19 @@ def _raise(lab: Lab, tell: Tell, *, host_link: bool) -> None:
             unixhttp.load(nodes.engine_socket(lab, node), archive)
         tell(f"{node.name:4} {node.address:12} {_what_runs(node)}")
 
-    with _pool() as each:
-        each(bring, [node for node in lab.nodes if node.name != SWITCH])
-    first, *others = [nodes.engine_socket(lab, node) for node in lab.members]
-    with _pool() as each:
-        # Under the plain name for people, and where the Engines look for a name without a registry.
-        for place in ("registry:5000", "registry:5000/library"):
-            each(lambda image, where=place: unixhttp.push(first, image, where), images.references())
-    with _pool() as each:
-        # A pull gives each Engine the digest it needs to know `web:1@sha256:...` as the same image.
-        each(lambda image: unixhttp.pull(first, image), images.references())
-        each(lambda s: [unixhttp.pull(s, image) for image in images.references()], others)
+    _at_once(bring, [node for node in lab.nodes if node.name != SWITCH])
+    engines = [nodes.engine_socket(lab, node) for node in lab.members]
+    # Under the plain name for people, and where the Engines look for a name without a registry.
+    for place in ("registry:5000", "registry:5000/library"):
+        _at_once(partial(unixhttp.push, engines[0], repository=place), images.references())
+    # A pull gives each Engine the digest it needs to know `web:1@sha256:...` as the same image.
+    _at_once(_pull_all, engines)
     tell(f"images in every engine and at registry:5000: {' '.join(images.references())}")
+
+
+def _pull_all(engine: Path) -> None:
+    for image in images.references():
+        unixhttp.pull(engine, image)
 
 
 def _what_runs(node: Node) -> str:
@@ -92,17 +95,10 @@ def _what_runs(node: Node) -> str:
     ]
 
 
-@contextmanager
-def _pool() -> Iterator[Callable[[Callable[[object], object], Iterable[object]], None]]:
-    """Run a function for each item at once; failures surface at the end, the first of them."""
+def _at_once(work: Callable[[T], None], items: Iterable[T]) -> None:
+    """Do it for all items at the same time; of several failures, the first item's is raised."""
     with ThreadPoolExecutor(max_workers=16) as pool:
-        jobs = []
-
-        def each(work: Callable[[object], object], items: Iterable[object]) -> None:
-            jobs.extend([pool.submit(work, item) for item in items])
-
-        yield each
-        for job in jobs:
+        for job in [pool.submit(work, item) for item in items]:
             job.result()
 
 

@@ -3,9 +3,9 @@
 What belongs here: what must happen from inside, before anything else runs in the node. What does not: wiring
 and programs, which are brought in from outside (network.py, nodes.py).
 
-Run as `python -m swarmpy.lab.pid1 FOLDER`; FOLDER/boot.json says hostname, control group, binds
-([source, target] pairs) and the folder whose copy becomes /etc. Returns as soon as the node is ready: then its
-identity is in FOLDER/pid, and the node lives until that process is killed, which takes everything in it along.
+Run as `python -m swarmpy.lab.pid1 FOLDER`; FOLDER/boot.json says hostname, control group and binds
+([source, target] pairs). Returns as soon as the node is ready: then its identity is in FOLDER/pid, and the
+node lives until that process is killed, which takes everything in it along.
 """
 
 from __future__ import annotations

@@ -209,7 +209,7 @@ def test_a_killed_node_comes_back_with_its_data(lab: Lab) -> None:
     before = engine(lab, "m1", "info", "-f", "{{.ID}}")
     labs.kill(lab, lab.node("m1"), "node")
     assert not reaches(lab, "w1", "m1")
-    with pytest.raises(LabError, match="node m1 .* is down; .*lab start m1"):
+    with pytest.raises(LabError, match=r"node m1 .* is down; .*lab start m1"):
         labs.run_in(lab, "m1", ["true"])
     labs.start(lab, lab.node("m1"), "node")
     assert reaches(lab, "w1", "m1")
