@@ -40,6 +40,8 @@ from swarmpy.state.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
+AGAIN = 0.2
+"""Seconds before the leader's services are taken up again after one of them failed."""
 RESTART = 2.0
 """Seconds between attempts to start a log that stopped by itself."""
 
@@ -140,6 +142,8 @@ class Manager:
             reign = asyncio.create_task(self._reign(), name=f"reign-{status.term}")
             try:
                 await self._while_leading(status, reign)
+                if reign.done():  # it failed while this manager leads: not again in the same instant
+                    await asyncio.sleep(AGAIN)
             finally:
                 reign.cancel()
                 await asyncio.gather(reign, return_exceptions=True)
