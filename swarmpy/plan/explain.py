@@ -172,7 +172,7 @@ def of_task(world: Snapshot, task: Task) -> Explanation:
     seen = report(world, slot, task)
     waits_for_node = task.status.state < TaskState.ASSIGNED and task.desired <= TaskState.RUNNING
     nodes = verdicts(world, task) if waits_for_node else []
-    help_text = smallest_change(nodes)
+    help_text = smallest_change(nodes) if waits_for_node else ""
     summary = "; ".join(seen.waits) or f"it is {seen.state} on node {seen.node}, as it should be"
     if service is None:
         summary = f"its service was removed; {summary}"

@@ -83,7 +83,7 @@ def survey(now: int, world: Snapshot, service: Service, delay: int) -> Progress:
     progress = Progress()
     for slot in slots_of(world, service):
         node = world.nodes.get(slot.place) if isinstance(slot.place, str) else None
-        if isinstance(slot.place, str) and not (wants(service, node) and is_active(node)):
+        if isinstance(slot.place, str) and not wants(service, node):
             continue
         held = occupants(slot)
         if not held:
@@ -91,7 +91,8 @@ def survey(now: int, world: Snapshot, service: Service, delay: int) -> Progress:
         old = [task for task in held if is_dirty(service, task, world.nodes.get(task.node_id))]
         new = [task for task in held if task not in old]
         if old and not new:
-            progress.dirty.append(slot)
+            if not isinstance(slot.place, str) or is_active(node):
+                progress.dirty.append(slot)
             continue
         runs = next((task for task in new if task.status.state == TaskState.RUNNING), None)
         if old and runs:
