@@ -125,7 +125,11 @@ def play(lab: Lab, story: Story) -> None:
     for lost in (lab.node("w1"), leader):
         labs.start(lab, lost, "node")
     members = [f"node {node.name}" for node in lab.members]
-    took = story.follow(lambda seen: all(seen.get(name) == "Ready" for name in members), "not all came back")
+    took = story.follow(
+        lambda seen: all(seen.get(name) == "Ready" for name in members),
+        "not all came back",
+        began=power_on,
+    )
     story.say(f"all {len(members)} nodes are Ready, {took:.1f} s after power-on")
 
     story.chapter("A rolling update from web:1 to web:2")

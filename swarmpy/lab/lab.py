@@ -6,6 +6,7 @@ swarmpy makes of them (cluster.py), words for the terminal (main.py).
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
@@ -115,9 +116,22 @@ def down(name: str, tell: Tell) -> None:
     group = f"swarmpy-lab/{name}"
     until(lambda: cgroups.remove(group), 20, f"control groups of lab {name} stay in use")
     cgroups.remove_parent(group)
-    shutil.rmtree(folder)
+    until(lambda: _remove(folder), 20, f"{folder} cannot be removed: something still writes to it")
     layout.leave_root()
     tell(f"lab {name} is gone")
+
+
+def _remove(folder: Path) -> bool:
+    """Remove a folder; False when the last gasp of an Engine made or removed files in it meanwhile."""
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return not folder.exists()
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EBUSY):
+            raise
+        return False
+    return True
 
 
 def kill(lab: Lab, node: Node, what: str) -> None:
