@@ -105,7 +105,7 @@ def _at_once(work: Callable[[T], None], items: Iterable[T]) -> None:
 
 def down(name: str, tell: Tell) -> None:
     """Remove a lab, whole or half-built, with everything it ever made. Raises LabError when there is none."""
-    folder = layout.root() / name
+    folder = layout.folder_of(name)
     if not folder.is_dir():
         layout.load(name)  # raises the sentence for it
     # Twice, since a node may have been on its way up at the first look.

@@ -92,6 +92,13 @@ def root() -> Path:
     return Path(os.environ.get("SWARMPY_LAB_DIR") or "/var/lib/swarmpy-lab").absolute()
 
 
+def folder_of(name: str) -> Path:
+    """Where the lab `name` lives or would live. Raises LabError for what cannot name a lab: `..` above all."""
+    if not _NAME.fullmatch(name):
+        raise LabError(f"{name!r} cannot name a lab: use 1 to 20 lower-case letters, digits and inner dashes")
+    return root() / name
+
+
 def plan(name: str, managers: int, workers: int, *, subnet: int, cluster: bool) -> Lab:
     """The plan of a new lab. Raises LabError for a name or a size that cannot be."""
     if not _NAME.fullmatch(name):
@@ -146,7 +153,7 @@ def create(name: str, managers: int, workers: int, *, cluster: bool) -> Lab:
 
 def load(name: str) -> Lab:
     """The lab called `name`. Raises LabError when there is none, or only the ruins of one."""
-    path = root() / name / "lab.json"
+    path = folder_of(name) / "lab.json"
     try:
         return _decode(path.read_text())
     except FileNotFoundError:

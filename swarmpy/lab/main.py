@@ -35,6 +35,13 @@ def main(argv: list[str]) -> int:
     except LabError as error:
         print(f"swarmpy lab: {error}", file=sys.stderr)
         return 1
+    except PermissionError as error:
+        print(
+            f"swarmpy lab: {error.filename} is closed to you: labs belong to root; "
+            "run the same command with sudo",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("swarmpy lab: interrupted", file=sys.stderr)
         return 130

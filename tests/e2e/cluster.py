@@ -76,7 +76,7 @@ class Cluster:
         ids = self.engine("ps", "-q", "--no-trunc", "--filter", label, node=node).stdout.split()
         words = ["inspect", "--format", "{{.Id}} {{.State.StartedAt}}", *ids]
         lines = self.engine(*words, node=node).stdout.splitlines() if ids else []
-        return dict((line.split()[0], line.split()[1]) for line in lines)
+        return {line.split()[0]: line.split()[1] for line in lines}
 
     def await_running(
         self, service: str, count: int, *, asked: str = "m1", seconds: float = 30
