@@ -1,6 +1,6 @@
 """Rules of the house that no linter knows, as one function each: used by tests/test_tidy.py.
 
-    python tests/tidy.py     prints what is wrong, one line each
+python tests/tidy.py     prints what is wrong, one line each
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ BANNED_CALLS = re.compile(
     r"\b(time\.time|time\.time_ns|time\.monotonic|random\.(?!Random\b)\w+|uuid\.uuid4|datetime\.now|datetime\.utcnow)\("
 )
 SUPPRESSION = re.compile(r"#\s*(?:noqa|type:\s*ignore|nosec|pragma)[^#]*")
-REASONED = re.compile(r"#\s*(?:noqa(?::\s*[A-Z]+[0-9]+(?:,\s*[A-Z]+[0-9]+)*)?|type:\s*ignore(?:\[[\w,\s-]+\])?)\s+\S")
+REASONED = re.compile(
+    r"#\s*(?:noqa(?::\s*[A-Z]+[0-9]+(?:,\s*[A-Z]+[0-9]+)*)?|type:\s*ignore(?:\[[\w,\s-]+\])?)\s+\S"
+)
 
 
 def sources(*folders: str) -> list[Path]:
@@ -82,15 +84,12 @@ def dangers() -> Iterator[str]:
 
 
 def planners_tested() -> Iterator[str]:
-    """Every file of judgement is named by a test."""
-    tests = "\n".join(path.read_text() for path in sources("tests"))
+    """Every file of judgement has its tests: a file named after it, or tests that speak of it."""
+    tests = "\n".join(path.name + "\n" + path.read_text() for path in sources("tests/plan"))
     for path in sources("swarmpy/plan"):
-        name = path.stem
-        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        package, _, _ = module.rpartition(".")
-        named = re.search(rf"{re.escape(module)}\b|from {re.escape(package)} import [^\n]*\b{name}\b", tests)
-        if name != "__init__" and not named and name not in {"types"}:
-            yield f"{_where(path)} is named by no test"
+        word = path.stem.rstrip("_")
+        if path.stem not in ("__init__", "types") and not re.search(rf"(?<![a-z]){word}(?![a-z])", tests):
+            yield f"{_where(path)} is spoken of by no test"
 
 
 RULES = (sizes, charters, comments, dangers, planners_tested)

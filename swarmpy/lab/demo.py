@@ -1,192 +1,205 @@
-"""`make demo`: a real cluster before the reader's eyes, its failures, and how it heals.
+"""A cluster before the reader's eyes: it comes up, serves, loses a worker and its leader, and heals.
 
-What belongs here: the story and its telling. What does not: any lab verb of its own (lab.py).
+What belongs here: the story and its words. What does not: how a lab or a cluster does it (lab.py, nodes.py).
+
+    python -m swarmpy.lab.demo [--down]      needs root; takes about a minute
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import shlex
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from types import FrameType
 
-from swarmpy.lab import cluster, layout, nodes
 from swarmpy.lab import lab as labs
 from swarmpy.lab.errors import LabError
-from swarmpy.lab.layout import Lab, Node
+from swarmpy.lab.layout import Lab
 from swarmpy.lab.processes import until
 
 NAME = "demo"
 REPLICAS = 5
-HEAL_SECONDS = 60.0
-
-
-class Story:
-    """Tells what changes in the cluster, with the seconds since the story began."""
-
-    def __init__(self, lab: Lab, began: float) -> None:
-        self._lab = lab
-        self._began = began
-        self._seen: dict[str, str] = {}
-
-    def say(self, line: str) -> None:
-        """One line of the story."""
-        print(f"[{time.monotonic() - self._began:5.1f}s] {line}", flush=True)
-
-    def chapter(self, title: str) -> None:
-        """A heading."""
-        print(f"\n=== {title}", flush=True)
-
-    def show(self, *words: str) -> None:
-        """Type a swarmpy command on a living manager, and show what it says."""
-        print(f"$ swarmpy {' '.join(words)}")
-        print(cluster.swarmpy(self._lab, self.manager(), *words), flush=True)
-
-    def manager(self) -> Node:
-        """The first manager that is up."""
-        for node in self._lab.members:
-            if node.role == "manager" and nodes.init_of(self._lab, node):
-                return node
-        raise LabError("no manager is up")
-
-    def follow(
-        self, done: Callable[[dict[str, str]], bool], otherwise: str, *, began: float | None = None
-    ) -> float:
-        """Tell every change of nodes and tasks until `done` with what is seen; seconds since `began`
-        (since now, where none is given)."""
-        began = time.monotonic() if began is None else began
-
-        def look() -> bool:
-            try:
-                now = observe(self._lab, self.manager())
-            except LabError:  # no leader at this moment: part of the story
-                now = self._seen | {"managers": "no leader"}
-            for what in sorted(now):
-                if self._seen.get(what) != now[what]:
-                    self.say(f"{what}: {now[what]}")
-            self._seen = now
-            return done(now)
-
-        until(look, HEAL_SECONDS, otherwise)
-        return time.monotonic() - began
-
-
-def observe(lab: Lab, asked: Node) -> dict[str, str]:
-    """What stands to be told: each node's status, the leader, and each replica's node and state."""
-    seen = {}
-    for row in _rows(lab, asked, "node", "ls"):
-        seen[f"node {row['Hostname']}"] = row["Status"]
-        if row["ManagerStatus"] == "Leader":
-            seen["managers"] = f"{row['Hostname']} leads"
-    for row in _rows(lab, asked, "service", "ps", "web", "-f", "desired-state=running"):
-        state = row["CurrentState"].split()[0]
-        seen[f"replica {row['Name']}"] = f"{state} on {row['Node']} with {row['Image']}"
-    return seen
-
-
-def _rows(lab: Lab, asked: Node, *words: str) -> list[dict[str, str]]:
-    said = cluster.swarmpy(lab, asked, *words, "--format", "json")
-    return [json.loads(line) for line in said.splitlines() if line.strip()]
-
-
-def _running(seen: dict[str, str], *, lost: str = "", image: str = "") -> bool:
-    replicas = [what for name, what in seen.items() if name.startswith("replica ")]
-    good = [what for what in replicas if what.startswith("Running") and what.endswith(image)]
-    here = all(f" on {lost} " not in what for what in replicas) if lost else True
-    return here and len(replicas) == len(good) == REPLICAS and "leads" in seen["managers"]
-
-
-def play(lab: Lab, story: Story) -> None:
-    """The whole story, on a cluster that is up."""
-    story.chapter("A service of five web servers")
-    story.show("service", "create", "--detach", "--name", "web", "--replicas", str(REPLICAS), "web:1")
-    took = story.follow(_running, "the service does not run")
-    story.say(f"{REPLICAS} of {REPLICAS} run, {took:.1f} s after the command")
-    story.show("service", "ps", "web")
-
-    story.chapter("A worker loses power (kill -9 of everything on w1)")
-    labs.kill(lab, lab.node("w1"), "node")
-    took = story.follow(lambda seen: _running(seen, lost="w1"), "w1's replicas were not replaced")
-    story.say(f"all {REPLICAS} run again, {took:.1f} s after the worker died")
-
-    leader = leader_of(lab, story.manager())
-    story.chapter(f"The leading manager loses power ({leader.name})")
-    labs.kill(lab, leader, "node")
-    took = story.follow(
-        lambda seen: _running(seen, lost=leader.name) and seen["managers"] != f"{leader.name} leads",
-        "the cluster did not recover from the loss of its leader",
-    )
-    story.say(f"another manager leads and all {REPLICAS} run, {took:.1f} s after the leader died")
-    story.show("node", "ls")
-
-    story.chapter("Both machines come back")
-    power_on = time.monotonic()
-    for lost in (lab.node("w1"), leader):
-        labs.start(lab, lost, "node")
-    members = [f"node {node.name}" for node in lab.members]
-    took = story.follow(
-        lambda seen: all(seen.get(name) == "Ready" for name in members),
-        "not all came back",
-        began=power_on,
-    )
-    story.say(f"all {len(members)} nodes are Ready, {took:.1f} s after power-on")
-
-    story.chapter("A rolling update from web:1 to web:2")
-    story.show("service", "update", "--detach", "--image", "web:2", "web")
-    took = story.follow(lambda seen: _running(seen, image="web:2"), "the update did not finish")
-    story.say(f"every replica runs web:2, {took:.1f} s after the command")
-    story.show("service", "ps", "web")
-
-
-def leader_of(lab: Lab, asked: Node) -> Node:
-    """The node that leads now. Raises LabError when none does."""
-    for row in _rows(lab, asked, "node", "ls"):
-        if row["ManagerStatus"] == "Leader":
-            return lab.node(row["Hostname"])
-    raise LabError("no manager leads")
+IMAGE = "registry:5000/web:1"
+_BEGAN = time.monotonic()
 
 
 def main(argv: list[str]) -> int:
-    """Bring the cluster up, play the story; the cluster stays, unless told otherwise."""
-    parser = argparse.ArgumentParser(prog="demo", description=main.__doc__)
-    parser.add_argument("--remove", action="store_true", help="take the cluster down at the end")
-    remove = parser.parse_args(argv).remove
-    began = time.monotonic()
-
-    def tell(line: str) -> None:
-        print(f"[{time.monotonic() - began:5.1f}s] {line}", flush=True)
-
+    """Show the whole story; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m swarmpy.lab.demo", description=__doc__.splitlines()[0])
+    parser.add_argument("--down", action="store_true", help="remove the cluster at the end")
+    args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        print("=== Three managers and two workers, each with its own Docker Engine", flush=True)
-        lab = labs.up(NAME, tell)
-        story = Story(lab, began)
-        story.show("node", "ls")
-        play(lab, story)
-        if remove:
-            labs.down(NAME, tell)
-        else:
-            print(_NEXT.format(name=NAME))
+        lab = labs.up(NAME, _say, managers=3, workers=2)
     except LabError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        left = any(lab.name == NAME for lab in layout.everyone())
-        rest = f"; `swarmpy lab down --name {NAME}` removes the cluster" if left else ""
-        print(f"demo: interrupted{rest}", file=sys.stderr)
-        return 130
+        return _interrupted()
+    try:
+        _story(lab)
+    except KeyboardInterrupt:
+        labs.down(NAME, _say)
+        return _interrupted()
+    except LabError as error:
+        print(f"demo: {error}; the lab is left for a look, `swarmpy lab down --name {NAME}` removes it")
+        return 1
+    if args.down:
+        labs.down(NAME, _say)
+    else:
+        _farewell(lab)
     return 0
 
 
-_NEXT = """
-=== The cluster is yours now
-  .venv/bin/swarmpy lab exec --name {name} m1 -- swarmpy service scale web=10
-  .venv/bin/swarmpy lab exec --name {name} m1 -- swarmpy service logs web
-  .venv/bin/swarmpy lab partition --name {name} m3          then: node ls, and  lab heal --name {name}
-  eval $(.venv/bin/swarmpy lab env --name {name} m1)        then: .venv/bin/swarmpy node ls
-  DOCKER_HOST=$SWARMPY_HOST docker service ls              any Docker client works
-Remove all of it:
-  .venv/bin/swarmpy lab down --name {name}"""
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _interrupted() -> int:
+    print("demo: interrupted; nothing is left of it", file=sys.stderr)
+    return 130
+
+
+def _story(lab: Lab) -> None:
+    _say(f"a service with {REPLICAS} replicas, reached on port 8080 of its nodes")
+    publish = "--publish=published=8080,target=80,mode=host"
+    _show(lab, "m1", "service", "create", "-d", "--name", "web", "--replicas", str(REPLICAS), publish, IMAGE)
+    _await(f"all {REPLICAS} replicas run", lambda: len(_where(lab, "m1")) == REPLICAS)
+    _show(lab, "m1", "node", "ls")
+    _show(lab, "m1", "service", "ps", "web")
+    _ask(lab, "m1")
+    _show(lab, "m1", "service", "update", "-d", "--publish-rm", "80", "web")
+    _await("the port is free again, so that two replicas fit on a node", lambda: _settled(lab, "m1"))
+
+    _say("now worker w2 loses its power: kill -9, no goodbye")
+    labs.kill(lab, lab.node("w2"), "node")
+    _await("the cluster has noticed", lambda: _rows(lab, "m1", "node", "ls")["w2"]["Status"] == "Down")
+    _await("its replica runs elsewhere", lambda: "w2" not in _healthy(lab, "m1", without="w2"))
+    _show(lab, "m1", "node", "ls")
+    _show(lab, "m1", "service", "ps", "web")
+
+    leader = _leader(lab, "m1")
+    other = next(node.name for node in lab.members if node.role == "manager" and node.name != leader)
+    _say(f"and now the leader, {leader}: kill -9 of the whole machine")
+    labs.kill(lab, lab.node(leader), "node")
+    _await("another manager leads, and takes writes", lambda: _writes(lab, other))
+    away = {"w2", leader}
+    _await(f"{REPLICAS} replicas run elsewhere", lambda: not away & _healthy(lab, other, without=leader))
+    _show(lab, other, "node", "ls")
+    _show(lab, other, "service", "ps", "web")
+
+    _say("power again for both")
+    for name in ("w2", leader):
+        labs.start(lab, lab.node(name), "node")
+    _await("all nodes are Ready", lambda: _all_ready(lab, other))
+    _show(lab, other, "node", "ls")
+
+
+def _farewell(lab: Lab) -> None:
+    exe = shlex.quote(_program())
+    print(
+        f"""
+The cluster is yours now. What to try next:
+
+  eval $({exe} lab env m1 --name {lab.name})         # talk to manager m1
+  {exe} service scale web=8
+  {exe} service update --image registry:5000/web:2 web
+  {exe} explain web
+  DOCKER_HOST=$SWARMPY_HOST docker node ls            # Docker's own command line works as well
+  {exe} lab kill m2 --name {lab.name}                # and: lab start, lab partition, lab heal
+
+It goes away, without a trace, with:
+
+  {exe} lab down --name {lab.name}
+"""
+    )
+
+
+# ---------------------------------------------------------------- words
+
+
+def _say(line: str) -> None:
+    print(f"[{time.monotonic() - _BEGAN:6.1f}s] {line}", flush=True)
+
+
+def _show(lab: Lab, node: str, *words: str) -> None:
+    _say(f"{node}$ swarmpy {shlex.join(words)}")
+    done = _swarmpy(lab, node, *words)
+    for line in (done.stdout + done.stderr).splitlines():
+        print(f"          {line}", flush=True)
+    if done.returncode:
+        raise LabError(f"`swarmpy {shlex.join(words)}` on {node} was refused")
+
+
+def _await(what: str, condition: Callable[[], bool]) -> None:
+    began = time.monotonic()
+    until(condition, 60, f"this did not come true: {what}")
+    _say(f"{what} (after {time.monotonic() - began:.1f} s)")
+
+
+def _ask(lab: Lab, node: str) -> None:
+    done = labs.run_in(lab, node, ["busybox", "wget", "-qO-", "http://127.0.0.1:8080/cgi-bin/index.cgi"])
+    _say(f"{node}$ wget -qO- http://127.0.0.1:8080/cgi-bin/index.cgi")
+    print(f"          {(done.stdout or done.stderr).strip()}", flush=True)
+
+
+# ---------------------------------------------------------------- questions
+
+
+def _program() -> str:
+    """How the reader calls swarmpy: by its path where the shell would not find it."""
+    folder = os.path.dirname(sys.executable)
+    return "swarmpy" if folder in os.get_exec_path() else os.path.join(folder, "swarmpy")
+
+
+def _swarmpy(lab: Lab, node: str, *words: str) -> subprocess.CompletedProcess[str]:
+    host = labs.exports(lab, lab.node(node))["SWARMPY_HOST"]
+    line = [sys.executable, "-m", "swarmpy", "--host", host, *words]
+    return subprocess.run(line, check=False, capture_output=True, text=True, timeout=60)
+
+
+def _rows(lab: Lab, node: str, *words: str) -> dict[str, dict[str, str]]:
+    """Rows of a list, by the hostname of a node or the id of a task; none while nobody can answer."""
+    done = _swarmpy(lab, node, *words, "--format", "json")
+    rows = [json.loads(line) for line in done.stdout.splitlines()] if not done.returncode else []
+    return {row.get("Hostname") or row["ID"]: row for row in rows}
+
+
+def _leader(lab: Lab, asked: str) -> str:
+    rows = _rows(lab, asked, "node", "ls")
+    return next(name for name, row in rows.items() if row["ManagerStatus"] == "Leader")
+
+
+def _where(lab: Lab, asked: str) -> list[str]:
+    """The nodes of the replicas that run and shall run."""
+    rows = _rows(lab, asked, "service", "ps", "web", "--filter", "desired-state=running").values()
+    return [row["Node"] for row in rows if row["CurrentState"].startswith("Running")]
+
+
+def _settled(lab: Lab, asked: str) -> bool:
+    words = ["service", "inspect", "web", "--format", "{{.UpdateStatus.State}}"]
+    return _swarmpy(lab, asked, *words).stdout.strip() == "completed" and len(_where(lab, asked)) == REPLICAS
+
+
+def _healthy(lab: Lab, asked: str, *, without: str) -> set[str]:
+    """The nodes of the replicas once all run; until then, as if one still were on the dead node."""
+    where = _where(lab, asked)
+    return set(where) if len(where) == REPLICAS else {without}
+
+
+def _writes(lab: Lab, asked: str) -> bool:
+    return _swarmpy(lab, asked, "service", "update", "-d", "--label-add", "led=again", "web").returncode == 0
+
+
+def _all_ready(lab: Lab, asked: str) -> bool:
+    return all(row["Status"] == "Ready" for row in _rows(lab, asked, "node", "ls").values())
+
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

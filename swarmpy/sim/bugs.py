@@ -156,7 +156,8 @@ def _stock_truncation() -> list[Patch]:
     return [(Core, "_keep", keep)]
 
 
-@bug("stale-read", "a leader answers reads without asking a majority", faults=NET)
+@bug("stale-read", "a leader answers reads without asking a majority",
+     faults=("pause-leader", "isolate-leader", "slow-net"))  # fmt: skip
 def _stale_read() -> list[Patch]:
     def read(self: Any, done: Callable[[int | None], None]) -> None:
         self._tell(partial(done, self.commit_index if self.raft_state == 2 else None))

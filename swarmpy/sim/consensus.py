@@ -158,7 +158,8 @@ class Consensus:
         up = [box for box in self.stage.up if "log" in box.program_state]
         if not up:
             return
-        box = next((box for box in up if box.leads() and chance.random() < 0.8), None) or chance.choice(up)
+        leading = [box for box in up if box.leads()]  # a deposed one may not know it yet
+        box = chance.choice(leading if leading and chance.random() < 0.8 else up)
         kind = chance.choice(("read", "write", "write", "cas"))
         key = chance.choice(self.keys)
         op = Op(number, kind, key, self.stage.loop.instant, value=request)
