@@ -117,7 +117,7 @@ class Cluster:
             self.watch.attach(box, log)
 
         machine.apply = applied  # type: ignore[method-assign]  # only this instance is watched
-        log.start = started  # type: ignore[method-assign]
+        log.start = started  # type: ignore[method-assign]  # the simulator listens in
 
     # ------------------------------------------------------------ what must hold at each step
 

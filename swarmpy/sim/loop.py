@@ -191,7 +191,7 @@ class SimLoop(asyncio.BaseEventLoop):
         """Nobody waits in a system call that would need waking."""
 
     def _run_once(self) -> None:
-        ready: Any = self._ready  # type: ignore[attr-defined]
+        ready: Any = self._ready  # type: ignore[attr-defined]  # the standard loop's own
         if not ready:
             self._advance()
         for _ in range(len(ready)):
@@ -217,11 +217,11 @@ class SimLoop(asyncio.BaseEventLoop):
             raise fatal
 
     def _advance(self) -> None:
-        heap, ready = self._heap, self._ready  # type: ignore[attr-defined]
+        heap, ready = self._heap, self._ready  # type: ignore[attr-defined]  # the standard loop's own
         while heap and heap[0][2]._cancelled:
             heapq.heappop(heap)
         if not heap:
-            if self._stopping:  # type: ignore[attr-defined]
+            if self._stopping:  # type: ignore[attr-defined]  # the standard loop's own
                 return
             raise Deadlock(f"nothing can happen any more at {self.instant:.6f} s; waiting: {self._waiting()}")
         when = heap[0][0]
@@ -285,7 +285,7 @@ class SimLoop(asyncio.BaseEventLoop):
         """Let a paused process go on: everything that waited runs now, in order."""
         process.paused = False
         if process.alive:
-            self._ready.extend(process.held)  # type: ignore[attr-defined]
+            self._ready.extend(process.held)  # type: ignore[attr-defined]  # the standard loop's own
         process.held = []
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
@@ -306,7 +306,7 @@ class SimLoop(asyncio.BaseEventLoop):
             warnings.simplefilter("ignore")
             for number in sorted(left):
                 task = left[number]
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                task._log_destroy_pending = False  # type: ignore[attr-defined]  # the standard loop's own
                 _close(task.get_coro())
         self._heap.clear()
         if not self.is_closed():

@@ -118,7 +118,7 @@ FAIL_REASON: Any = core_module.FAIL_REASON
 RAFT_STATE: Any = core_module._RAFT_STATE
 
 
-class RaftNode(Node):  # type: ignore[misc]
+class RaftNode(Node):  # type: ignore[misc]  # pysyncobj has no types
     """A member as the core names it. The hash does not depend on PYTHONHASHSEED, so sets of nodes are
     walked in the same order in every run of the same seed."""
 

@@ -88,7 +88,7 @@ class Progress:
         self.reset_seq = seq
 
 
-class _OutboxTransport(Transport):  # type: ignore[misc]
+class _OutboxTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
     """pysyncobj's transport: nothing leaves before the barrier."""
 
     ready = True
@@ -120,7 +120,7 @@ def _field(name: str) -> Any:
     return property(get, put)
 
 
-class CoreState(SyncObj):  # type: ignore[misc]
+class CoreState(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
     """SyncObj with its fields named, an outbox for a transport, and the membership from the log."""
 
     term: int = _field("raftCurrentTerm")
