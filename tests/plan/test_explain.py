@@ -174,7 +174,9 @@ def test_nodes_and_references():
         explain(stage.world, "node-")
 
 
-@pytest.mark.parametrize(("number", "text"), [(512 << 20, "512MiB"), (3 << 29, "1.5GiB"), (100, "100B"), (0, "0B")])
+@pytest.mark.parametrize(
+    ("number", "text"), [(512 << 20, "512MiB"), (3 << 29, "1.5GiB"), (100, "100B"), (0, "0B")]
+)
 def test_size(number, text):
     assert size(number) == text
 
@@ -188,7 +190,8 @@ def test_progress():
     key = stage.create(spec("web", 2))
     service = stage.world.services[key]
     assert progress(stage.world, service) == msgspec.convert(
-        {"running": 0, "desired": 2, "completed": 0, "current": 0, "converged": False}, type(progress(stage.world, service))
+        {"running": 0, "desired": 2, "completed": 0, "current": 0, "converged": False},
+        type(progress(stage.world, service)),
     )
     stage.agents()
     assert progress(stage.world, stage.world.services[key]).converged

@@ -152,7 +152,11 @@ def test_a_node_with_five_recent_failures_goes_last():
 
 
 def test_spread_evens_out_the_zones_before_the_nodes():
-    nodes = [node("a1", labels={"zone": "a"}), *(node(f"b{n}", labels={"zone": "b"}) for n in range(3)), node("x")]
+    nodes = [
+        node("a1", labels={"zone": "a"}),
+        *(node(f"b{n}", labels={"zone": "b"}) for n in range(3)),
+        node("x"),
+    ]
     stage = Stage(*nodes)
     spread = {"Placement": {"Preferences": [{"Spread": {"SpreadDescriptor": "node.labels.zone"}}]}}
     places = stage.places(stage.create(spec("web", 9, template=spread)))
@@ -189,7 +193,9 @@ def naive(now, world):
     for task in tasks:
         group = placement._group(task)
         ages[group] = min(ages.get(group, task.created_at), task.created_at)
-    order = sorted(tasks, key=lambda task: (ages[placement._group(task)], placement._group(task), task.slot, task.id))
+    order = sorted(
+        tasks, key=lambda task: (ages[placement._group(task)], placement._group(task), task.slot, task.id)
+    )
     board = placement.Board(now, world)
     seats = {one.id: seat_of(one, board.by_id[one.id].rank, world.tasks_on(one.id)) for one in world.nodes}
     placed = {}
@@ -247,7 +253,9 @@ def best_of(fitting, need, depth, counts, key):
             path = tuple(lookup(one, seat.node) or "" for one in need.spread[: level + 1])
             branches.setdefault(path, []).append(seat)
         least = min(counts[path] for path in branches)
-        return min((offer(rest, level + 1) for path, rest in branches.items() if counts[path] == least), key=key)
+        return min(
+            (offer(rest, level + 1) for path, rest in branches.items() if counts[path] == least), key=key
+        )
 
     branches = {}
     for seat in fitting:
