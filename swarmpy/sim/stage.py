@@ -44,7 +44,7 @@ class Box:
         self.host = host
         self.address = f"{host}:{PORT}"
         chance = stage.chance(f"box {name}")
-        self.clock = SimClock(lambda: stage.loop.instant, skew=chance.randint(-10**9, 10**9))
+        self.clock = SimClock(lambda: stage.loop.instant, skew=chance.randint(-(10**9), 10**9))
         self.platter = Platter(f"{stage.seed} disk {name}")
         self.dockerd = Dockerd(stage.loop, name, f"{stage.seed} engine {name}", self.clock, stage.trace)
         self.me: Peer = STRANGER

@@ -15,7 +15,7 @@ from swarmpy.sim.runs import first_violation, run_seed
 SEEDS_A_TEST = 25
 
 
-@pytest.mark.parametrize("start", range(0, 150, SEEDS_A_TEST))
+@pytest.mark.parametrize("start", range(0, 100, SEEDS_A_TEST))
 def test_seeds_are_clean(start: int) -> None:
     broken = first_violation("consensus", range(start, start + SEEDS_A_TEST))
     assert broken is None, f"seed {broken.seed}: {broken.violation}"
