@@ -10,6 +10,7 @@ import hashlib
 import re
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_PAIRS = [high + low for high in _DIGITS for low in _DIGITS]
 ID_LENGTH = 25
 ENTROPY_BYTES = 17
 SHORT = 12
@@ -22,9 +23,10 @@ def base36(number: int) -> str:
     """The number in base 36, lower case."""
     digits: list[str] = []
     while number:
-        number, rest = divmod(number, 36)
-        digits.append(_DIGITS[rest])
-    return "".join(reversed(digits)) or "0"
+        number, rest = divmod(number, 36 * 36)
+        digits.append(_PAIRS[rest])
+    digits.reverse()
+    return "".join(digits).lstrip("0") or "0"
 
 
 def from_bytes(entropy: bytes) -> str:

@@ -36,7 +36,8 @@ def of_service(now: int, world: Snapshot, service: Service) -> Plan:
             # Where the node's last task is still stopping, the new one waits for it.
             waits = slot is not None and any(not stopped(world, task) for task in slot.tasks)
             task = new_task(
-                now, world, service, node.id, why="global", replaces=slot.newest.id if slot and waits else "",
+                now, world, service, slot or node.id, why="global",
+                replaces=slot.newest.id if slot and waits else "",
                 desired=TaskState.READY if waits else TaskState.RUNNING,
             )  # fmt: skip
             changes.append(Put(task, f"global service {service.name} had no task on node {node.hostname}"))

@@ -30,8 +30,10 @@ def of_service(now: int, world: Snapshot, service: Service) -> Plan:
     """One service: waiting replacements start, or tell when to look again."""
     changes: list[Change] = []
     wakes: list[int] = []
-    waiting_tasks = any(task.desired == TaskState.READY for task in (world.bucket(service.id) or {}).values())
-    for slot in slots_of(world, service) if waiting_tasks else ():
+    bucket = (world.bucket(service.id) or {}).values()
+    if all(task.desired != TaskState.READY for task in bucket):
+        return Plan()
+    for slot in slots_of(world, service):
         for task in slot.live:
             if task.desired != TaskState.READY or task.status.state in TERMINAL:
                 continue

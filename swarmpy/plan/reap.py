@@ -29,7 +29,11 @@ def of_removed(now: int, world: Snapshot) -> Plan:
 def of_service(now: int, world: Snapshot, service: Service) -> Plan:
     """One service: removed tasks that are gone, unassigned ones that nobody wants, surplus history."""
     changes: list[Change] = []
-    for task in world.tasks_of(service.id):
+    bucket = (world.bucket(service.id) or {}).values()
+    unwanted = [task for task in bucket if task.desired > TaskState.RUNNING]
+    if not unwanted:
+        return Plan()
+    for task in sorted(unwanted, key=lambda one: one.id):
         changes += _gone(task)
         if task.desired == TaskState.SHUTDOWN and task.status.state < TaskState.ASSIGNED:
             changes.append(Put(retire(task, now), f"task {task.name} is no longer wanted"))

@@ -68,7 +68,8 @@ def _added(
         old = before.get(number)
         waits = old is not None and any(not stopped(world, task) for task in old.tasks)
         task = new_task(
-            now, world, service, number, why="replicas", replaces=old.newest.id if old and waits else "",
+            now, world, service, old or number, why="replicas",
+            replaces=old.newest.id if old and waits else "",
             desired=TaskState.READY if waits else TaskState.RUNNING,
         )  # fmt: skip
         changes.append(Put(task, f"{why}: slot {number} was free"))

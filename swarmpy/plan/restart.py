@@ -40,7 +40,8 @@ def of_service(now: int, world: Snapshot, service: Service) -> Plan:
         changes += [
             Put(retire(task, now), f"task {task.name} is over: {why_broken(world, task)}") for task in broken
         ]
-        if len(broken) == len(live) and may_restart(slot, broken[-1]):
+        # The slot's last task decides, as it does on whether the slot counts as filled (policy.occupants).
+        if len(broken) == len(live) and may_restart(slot, slot.newest):
             changes.append(_replacement(now, world, service, slot, broken[-1]))
     return Plan(tuple(changes), earliest(wakes))
 
@@ -73,7 +74,7 @@ def _frozen(world: Snapshot, service: Service, node_id: str) -> bool:
 def _replacement(now: int, world: Snapshot, service: Service, slot: Slot, old: Task) -> Put:
     delay = restart_delay(world.nodes.get(old.node_id), old)
     task = new_task(
-        now, world, service, slot.place, why="restart", desired=TaskState.READY, replaces=old.id,
+        now, world, service, slot, why="restart", desired=TaskState.READY, replaces=old.id,
         not_before=now + delay if delay else 0,
     )  # fmt: skip
     return Put(task, f"replaces task {old.name}: {why_broken(world, old)}")

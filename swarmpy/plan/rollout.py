@@ -124,7 +124,7 @@ def _renew(now: int, world: Snapshot, service: Service, slot: Slot, order: str) 
     main = max(old, key=lambda task: (task.status.state not in TERMINAL, task.status.state, task.id))
     overlap = order == "start-first"
     task = new_task(
-        now, world, service, slot.place, why="rollout", replaces=main.id,
+        now, world, service, slot, why="rollout", replaces=main.id,
         desired=TaskState.RUNNING if overlap else TaskState.READY,
     )  # fmt: skip
     # What does not run serves nobody: even start-first need not wait for it.

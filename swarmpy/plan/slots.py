@@ -66,25 +66,17 @@ def slots_of(world: Snapshot, service: Service) -> list[Slot]:
     """The service's slots, by place."""
     is_global = service.view.is_global
     places: dict[Place, list[Task]] = {}
-    for task in world.tasks_of(service.id):
+    for task in (world.bucket(service.id) or {}).values():
         if task.desired < TaskState.REMOVE:
             places.setdefault(task.node_id if is_global else task.slot, []).append(task)
-    return [Slot(place, _by_age(places[place])) for place in sorted(places, key=_place_order)]
-
-
-def _place_order(place: Place) -> tuple[int, str]:
-    return (place, "") if isinstance(place, int) else (0, place)
+    # All places of a service are of one kind, so they compare.
+    return [Slot(place, _by_age(places[place])) for place in sorted(places)]
 
 
 def _by_age(tasks: list[Task]) -> tuple[Task, ...]:
     if len(tasks) == 1:
         return (tasks[0],)
-    # Two tasks of a slot may be made within one instant: then the one that was replaced, or is no longer
-    # wanted, is the older.
-    replaced = {task.replaces for task in tasks}
-    return tuple(sorted(tasks, key=lambda task: (
-        task.created_at, task.id not in replaced, task.desired <= TaskState.RUNNING, task.id
-    )))  # fmt: skip
+    return tuple(sorted(tasks, key=lambda task: (task.created_at, task.id)))
 
 
 def stopped(world: Snapshot, task: Task) -> bool:
@@ -121,11 +113,15 @@ def spec_parts(spec: str) -> tuple[str, str]:
 
 
 def new_task(
-    now: int, world: Snapshot, service: Service, place: Place, *, why: str,
+    now: int, world: Snapshot, service: Service, where: Place | Slot, *, why: str,
     desired: TaskState = TaskState.RUNNING, replaces: str = "", not_before: int = 0,
 ) -> Task:  # fmt: skip
-    """A fresh task of the service's present spec for the place. Its id follows from where and when it is
-    made and by which planner (`why`), so replicas of a leader agree on it and no two tasks share one."""
+    """A fresh task of the service's present spec for a place, or for a slot that had tasks already.
+
+    Its id follows from where and when it is made and by which planner (`why`), so no two tasks share one.
+    It is younger than all tasks of its slot, also when all happens within one instant.
+    """
+    place, youngest = (where.place, where.newest.created_at) if isinstance(where, Slot) else (where, now - 1)
     template, endpoint = spec_parts(service.spec)
     task_id, count = "", 0
     while not task_id or task_id in world.tasks:
@@ -136,7 +132,8 @@ def new_task(
         slot=place if isinstance(place, int) else 0, node_id=place if isinstance(place, str) else "",
         template=template, endpoint=endpoint, spec_version=service.spec_version, auth=service.auth,
         desired=desired, status=TaskStatus(state=TaskState.NEW, at=now, message=MESSAGE_CREATED),
-        state_since=now, not_before=not_before, replaces=replaces, created_at=now,
+        state_since=now, not_before=not_before, replaces=replaces,
+        created_at=max(now, youngest + 1),
     )  # fmt: skip
 
 

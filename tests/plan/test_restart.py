@@ -111,6 +111,7 @@ def test_draining_the_last_node_leaves_tasks_pending():
 def test_a_task_that_does_not_stop_is_waited_for_one_minute():
     stage, key = started(spec("web", 1))
     [old] = stage.running(key)
+    stage.now += SECOND
     stage.set_node(old.node_id.removeprefix("node-"), availability="drain")
     assert stage.plan().wake_at == stage.now + 60 * SECOND
     stage.pass_time(59)
@@ -123,6 +124,7 @@ def test_a_long_grace_period_is_waited_for():
     container = {"ContainerSpec": {"Image": "app:1", "StopGracePeriod": 300 * SECOND}}
     stage, key = started(spec("web", 1, template=container))
     [old] = stage.running(key)
+    stage.now += SECOND
     stage.set_node(old.node_id.removeprefix("node-"), availability="drain")
     assert stage.plan().wake_at == stage.now + (60 + 290) * SECOND
 
