@@ -67,15 +67,11 @@ def _interrupted() -> int:
 
 
 def _story(lab: Lab) -> None:
-    _say(f"a service with {REPLICAS} replicas, reached on port 8080 of its nodes")
-    publish = "--publish=published=8080,target=80,mode=host"
-    _show(lab, "m1", "service", "create", "-d", "--name", "web", "--replicas", str(REPLICAS), publish, IMAGE)
+    _say(f"a service with {REPLICAS} replicas")
+    _show(lab, "m1", "service", "create", "-d", "--name", "web", "--replicas", str(REPLICAS), IMAGE)
     _await(f"all {REPLICAS} replicas run", lambda: len(_where(lab, "m1")) == REPLICAS)
     _show(lab, "m1", "node", "ls")
     _show(lab, "m1", "service", "ps", "web")
-    _ask(lab, "m1")
-    _show(lab, "m1", "service", "update", "-d", "--publish-rm", "80", "web")
-    _await("the port is free again, so that two replicas fit on a node", lambda: _settled(lab, "m1"))
 
     _say("now worker w2 loses its power: kill -9, no goodbye")
     labs.kill(lab, lab.node("w2"), "node")
@@ -143,12 +139,6 @@ def _await(what: str, condition: Callable[[], bool]) -> None:
     _say(f"{what} (after {time.monotonic() - began:.1f} s)")
 
 
-def _ask(lab: Lab, node: str) -> None:
-    done = labs.run_in(lab, node, ["busybox", "wget", "-qO-", "http://127.0.0.1:8080/cgi-bin/index.cgi"])
-    _say(f"{node}$ wget -qO- http://127.0.0.1:8080/cgi-bin/index.cgi")
-    print(f"          {(done.stdout or done.stderr).strip()}", flush=True)
-
-
 # ---------------------------------------------------------------- questions
 
 
@@ -180,11 +170,6 @@ def _where(lab: Lab, asked: str) -> list[str]:
     """The nodes of the replicas that run and shall run."""
     rows = _rows(lab, asked, "service", "ps", "web", "--filter", "desired-state=running").values()
     return [row["Node"] for row in rows if row["CurrentState"].startswith("Running")]
-
-
-def _settled(lab: Lab, asked: str) -> bool:
-    words = ["service", "inspect", "web", "--format", "{{.UpdateStatus.State}}"]
-    return _swarmpy(lab, asked, *words).stdout.strip() == "completed" and len(_where(lab, asked)) == REPLICAS
 
 
 def _healthy(lab: Lab, asked: str, *, without: str) -> set[str]:

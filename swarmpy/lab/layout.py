@@ -93,7 +93,7 @@ def root() -> Path:
 
 
 def folder_of(name: str) -> Path:
-    """Where the lab `name` lives or would live. Raises LabError for what cannot name a lab: `..` above all."""
+    """Where the lab `name` lives or would live. Raises LabError for what cannot name one: `..` above all."""
     if not _NAME.fullmatch(name):
         raise LabError(f"{name!r} cannot name a lab: use 1 to 20 lower-case letters, digits and inner dashes")
     return root() / name
