@@ -26,13 +26,14 @@ def silence_allowed(world: Snapshot, state: NodeState) -> int | None:
     """How long, in ns, a node may stay in the state before it is down; None: for ever.
 
     A suspect node gets 9/10 of the heartbeat period, so that with the default of 5 s it is down after
-    4.5 s. After a change of leader all nodes are unknown and get two periods to come back.
+    4.5 s. After a change of leader all nodes are unknown and get one period to come back: agents
+    look for the new leader within a second or two, and a node may have died together with the old one.
     """
     period = world.cluster.view.heartbeat_seconds if world.cluster else 5.0
     if state == NodeState.DISCONNECTED:
         return int(period * 0.9 * SECOND)
     if state == NodeState.UNKNOWN:
-        return int(period * 2 * SECOND)
+        return int(period * SECOND)
     return None
 
 
