@@ -131,6 +131,10 @@ class Dispatcher:
                     await self._observe(session.node_id, NodeState.DISCONNECTED, "heartbeat failure")
             elif session.welcomed and not session.suspect:
                 await self._repair(session)
+        for node in self._world().nodes:
+            held = self._sessions.get(node.id)
+            if node.status.state is NodeState.READY and (held is None or held.suspect):
+                await self._observe(node.id, NodeState.DISCONNECTED, "heartbeat failure")
 
     async def _repair(self, session: Session) -> None:
         """A node that is heard is ready: an observation that could not be recorded is made again."""
