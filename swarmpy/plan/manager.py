@@ -1,13 +1,16 @@
 """The manager's judgement: all planners in their order, as one plan.
 
 Each step sees the world as the steps before it left it, so that one pass takes a new service to ASSIGNED
-tasks and a lost node's tasks to their new nodes. What does not belong here: any decision of its own.
+tasks and a lost node's tasks to their new nodes. `plan` looks at everything each time; `Planner` remembers
+what was at rest, and decides the same. What does not belong here: any decision of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
+from swarmpy.model.objects import Node, Service
 from swarmpy.plan import (
     enforcer,
     global_,
@@ -19,36 +22,92 @@ from swarmpy.plan import (
     restart,
     rollout,
 )
+from swarmpy.plan.memory import Memory
 from swarmpy.plan.types import Plan, earliest
 from swarmpy.state.changes import Change, Delete, Put
 from swarmpy.state.snapshot import Snapshot
 
+OfWorld = Callable[[int, Snapshot], Plan]
+OfService = Callable[[int, Snapshot, Service], Plan]
+OfNode = Callable[[int, Snapshot, Node], Plan]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One planner: of the whole world, of each service, or of each node."""
+
+    world: OfWorld | None = None
+    service: OfService | None = None
+    node: OfNode | None = None
+
+
 STEPS = (
-    liveness.plan,
-    enforcer.plan,
-    replicas.plan,
-    global_.plan,
-    restart.plan,
-    rollout.plan,
-    promotion.plan,
-    placement.plan,
-    reap.plan,
+    Step(world=liveness.plan),
+    Step(service=enforcer.of_service),
+    Step(node=enforcer.of_node),
+    Step(service=replicas.of_service),
+    Step(world=replicas.of_removed),
+    Step(service=global_.of_service),
+    Step(service=restart.of_service),
+    Step(service=rollout.of_service),
+    Step(service=promotion.of_service),
+    Step(world=placement.plan),
+    Step(service=reap.of_service),
+    Step(world=reap.of_removed),
 )
-"""Facts about nodes first, then what should exist, then where it goes, then what may be forgotten."""
+"""Facts about nodes first, then what should exist, then where it goes, then what may be forgotten. Only the
+first changes nodes. A step of a service depends on nothing but the service, its tasks, the nodes, the cluster
+and, at the instant that it names as its wake, on time; a step of a node on the node and its tasks."""
 
 
 def plan(now: int, world: Snapshot) -> Plan:
     """Everything that should change now, one change per object, and when to look again."""
+    return _run(now, world, Memory())
+
+
+class Planner:
+    """`plan` for one leader's term: services and nodes at rest are not looked at again until something that
+    they depend on changes. The decisions are those of `plan`, which is its oracle in the tests."""
+
+    def __init__(self) -> None:
+        self._memory = Memory()
+
+    def plan(self, now: int, world: Snapshot) -> Plan:
+        """Everything that should change now, one change per object, and when to look again."""
+        return _run(now, world, self._memory)
+
+
+def _run(now: int, world: Snapshot, memory: Memory) -> Plan:
     working = world
     changes: list[Change] = []
     wakes: list[int | None] = []
-    for step in STEPS:
-        decided = step(now, working)
+    for number, step in enumerate(STEPS):
+        if number == 1:
+            memory.begin(now, world, working)
+        decided = _decide(step, now, working, memory)
         wakes.append(decided.wake_at)
         if decided.changes:
             changes += decided.changes
             working = working.evolve(decided.changes, at=now)
+    wakes.append(memory.end())
     return Plan(coalesce(world, changes), earliest(wakes))
+
+
+def _decide(step: Step, now: int, working: Snapshot, memory: Memory) -> Plan:
+    if step.world is not None:
+        return step.world(now, working)
+    changes: list[Change] = []
+    if step.service is not None:
+        for service_id in memory.services:
+            decided = step.service(now, working, working.services[service_id])
+            memory.note_service(service_id, decided)
+            changes += decided.changes
+    if step.node is not None:
+        for node_id in memory.nodes:
+            decided = step.node(now, working, working.nodes[node_id])
+            memory.note_node(node_id, decided)
+            changes += decided.changes
+    return Plan(tuple(changes))
 
 
 def coalesce(base: Snapshot, changes: Iterable[Change]) -> tuple[Change, ...]:
@@ -60,7 +119,7 @@ def coalesce(base: Snapshot, changes: Iterable[Change]) -> tuple[Change, ...]:
         before = last.get(key)
         if before is not None and before.cause and before.cause != change.cause:
             cause = f"{before.cause}; {change.cause}"
-            change = Put(change.item, cause) if isinstance(change, Put) else Delete(*key, cause)  # noqa: PLW2901  the joined cause replaces it
+            change = Put(change.item, cause) if isinstance(change, Put) else Delete(*key, cause)  # noqa: PLW2901
         last[key] = change
     return tuple(
         change for key, change in last.items() if isinstance(change, Put) or base.object(*key) is not None

@@ -96,11 +96,13 @@ class Cluster(RuleBasedStateMachine):
         nodes = [node(name, labels={"zone": "ab"[place % 2]}) for place, name in enumerate(NODES)]
         self.stage = Stage(*nodes, planner=self.lawful, history=history)
         self.before = self.stage.world
+        self.planner = manager.Planner()
 
     def lawful(self, now, world):
         """The planner under test, with its laws checked on every use."""
         decided = manager.plan(now, world)
         assert manager.plan(now, shuffled(world)) == decided, "order-blind"
+        assert self.planner.plan(now, world) == decided, "the planner with a memory decides alike"
         after = world.evolve(decided.changes, world.version + 1, now) if decided.changes else world
         again = manager.plan(now, after)
         assert not again.changes, f"not a fixed point: {[c.cause for c in again.changes]}"

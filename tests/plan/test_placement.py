@@ -305,7 +305,9 @@ def test_placement_equals_its_naive_twin(crowd):
     from swarmpy.plan import manager
 
     def planner(now, world):
-        steps = tuple(compared if step is placement.plan else step for step in manager.STEPS)
+        steps = tuple(
+            manager.Step(world=compared) if step.world is placement.plan else step for step in manager.STEPS
+        )
         original, manager.STEPS = manager.STEPS, steps
         try:
             return manager.plan(now, world)
