@@ -36,7 +36,7 @@ class Progress:
     dirty: list[Slot] = field(default_factory=list)
     """Not begun."""
     replaced: list[tuple[list[Task], Task]] = field(default_factory=list)
-    """Start-first: old tasks that are still wanted, and the new one that runs now."""
+    """Start-first: tasks that are still wanted, and the one that runs now instead of them."""
     flying: list[Slot] = field(default_factory=list)
     """The new task has not run yet."""
     resting: list[int] = field(default_factory=list)
@@ -52,7 +52,7 @@ def plan(now: int, world: Snapshot) -> Plan:
 def of_service(now: int, world: Snapshot, service: Service) -> Plan:
     """One service: finish what runs, start as many slots as the parallelism allows, keep the status."""
     status = service.update
-    if is_job(service) or (status is not None and status.state in PAUSED):
+    if is_job(service):
         return Plan()
     active = status is not None and status.state in MESSAGE_COMPLETED
     bucket = (world.bucket(service.id) or {}).values()
@@ -62,7 +62,9 @@ def of_service(now: int, world: Snapshot, service: Service) -> Plan:
     progress = survey(now, world, service, config.delay)
     changes: list[Change] = []
     for old, runs in progress.replaced:
-        changes += [Put(retire(task, now), f"task {runs.name} of the new version runs") for task in old]
+        changes += [Put(retire(task, now), f"task {runs.name} runs in its place") for task in old]
+    if status is not None and status.state in PAUSED:
+        return Plan(tuple(changes))
     busy = len(progress.flying) + len(progress.resting)
     room = len(progress.dirty) if config.parallelism == 0 else max(0, config.parallelism - busy)
     for slot in progress.dirty[:room]:
@@ -90,19 +92,29 @@ def survey(now: int, world: Snapshot, service: Service, delay: int) -> Progress:
             continue
         old = [task for task in held if is_dirty(service, task, world.nodes.get(task.node_id))]
         new = [task for task in held if task not in old]
+        runs = _successor(old, new)
+        others = [task for task in slot.live if runs is not None and task.id != runs.id]
+        if runs and others:
+            progress.replaced.append((others, runs))
         if old and not new:
             if not isinstance(slot.place, str) or is_active(node):
                 progress.dirty.append(slot)
             continue
-        runs = next((task for task in new if task.status.state == TaskState.RUNNING), None)
-        if old and runs:
-            progress.replaced.append((old, runs))
         done_at = _done_at(slot, service)
-        if done_at is None or (old and not runs):
+        if done_at is None or (old and runs is None):
             progress.flying.append(slot)
         elif done_at + delay > now:
             progress.resting.append(done_at + delay)
     return progress
+
+
+def _successor(old: list[Task], new: list[Task]) -> Task | None:
+    """The task that may stay alone in its slot: a new one that runs, else the last old one if it runs (the
+    update that made it was itself overtaken by another)."""
+    runs = [task for task in new if task.status.state == TaskState.RUNNING]
+    if not runs and old and not new and old[-1].status.state == TaskState.RUNNING:
+        runs = old[-1:]
+    return runs[-1] if runs else None
 
 
 def _done_at(slot: Slot, service: Service) -> int | None:

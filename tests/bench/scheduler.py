@@ -75,13 +75,13 @@ def main() -> None:
     world, spent = turn(planner.plan, world, START)
     placed = sum(task.status.state == TaskState.ASSIGNED for task in world.tasks.rows.values())
     seconds = spent["plan"] + spent["encode"] + spent["apply"]
-    print(f"{options.nodes} nodes, {placed} tasks placed in groups of {options.group}")  # noqa: T201
-    print("  " + ", ".join(f"{what} {value:.2f}" for what, value in spent.items()))  # noqa: T201
-    print(f"  {placed / seconds:,.0f} tasks/s in all, {placed / spent['plan']:,.0f} planned/s")  # noqa: T201
+    print(f"{options.nodes} nodes, {placed} tasks placed in groups of {options.group}")
+    print("  " + ", ".join(f"{what} {value:.2f}" for what, value in spent.items()))
+    print(f"  {placed / seconds:,.0f} tasks/s in all, {placed / spent['plan']:,.0f} planned/s")
     for name in ("first", "second", "third"):
         world = world.evolve([Put(service(10**6 + world.version, 3, plain=True))], world.version + 1, START)
         world, spent = turn(planner.plan, world, START + world.version)
-        print(f"  {name} small service after that: plan {spent['plan'] * 1000:.1f} ms, "  # noqa: T201
+        print(f"  {name} small service after that: plan {spent['plan'] * 1000:.1f} ms, "
               f"apply {spent['apply'] * 1000:.1f} ms")  # fmt: skip
 
 

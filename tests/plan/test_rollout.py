@@ -229,3 +229,16 @@ def test_a_second_update_cancels_the_first():
     stage.agents()
     assert images(stage, key) == ["app:3"] * 3
     assert all(len([task for task in stage.live(key) if task.slot == slot]) == 1 for slot in (1, 2, 3))
+
+
+def test_an_overtaken_start_first_update_leaves_no_second_task():
+    stage, key, text = updating(2, Parallelism=1, Order="start-first")
+    stage.update(key, text)
+    [new] = [task for task in stage.live(key) if task.replaces]
+    stage.update(key, spec("web", 2, image="app:3", UpdateConfig={"Parallelism": 1}))
+    [third] = [task for task in stage.live(key) if task.view.container.image == "app:3"]
+    other = next(task for task in stage.live(key) if task.slot != third.slot)
+    stage.agents()
+    assert images(stage, key) == ["app:3", "app:3"]
+    assert stage.world.tasks[new.id].desired == TaskState.SHUTDOWN
+    assert stage.world.tasks[other.id].desired == TaskState.SHUTDOWN
