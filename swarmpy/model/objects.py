@@ -218,6 +218,9 @@ KINDS: dict[str, type[AnyObject]] = {
 }
 
 
+_KIND_OF: dict[type[Object], str] = {kind: name for name, kind in KINDS.items()}
+
+
 def kind_of(item: AnyObject) -> str:
     """The table that the object lives in."""
-    return str(type(item).__struct_config__.tag)
+    return _KIND_OF[type(item)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Generic, TypeVar, cast
 
 import msgspec
@@ -23,8 +22,6 @@ O = TypeVar("O", bound=Object)  # noqa: E741  the customary letter for an object
 
 REQUESTS_KEPT = 10_000
 """How many answered requests are remembered for their retries."""
-
-_NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +133,32 @@ class Snapshot:
         return replace(after, version=self.version) if index is None else after
 
 
+class _Buckets:
+    """An index being changed: each bucket is copied once, on its first change."""
+
+    __slots__ = ("base", "own")
+
+    def __init__(self, base: Index) -> None:
+        self.base = base
+        self.own: dict[str, dict[str, Task]] = {}
+
+    def __getitem__(self, key: str) -> dict[str, Task]:
+        bucket = self.own.get(key)
+        if bucket is None:
+            bucket = self.own[key] = dict(self.base.get(key, ()))
+        return bucket
+
+    def result(self) -> Index:
+        """The index with its changes; empty buckets go."""
+        if not self.own:
+            return self.base
+        merged = {**self.base, **self.own}
+        for key, bucket in self.own.items():
+            if not bucket:
+                del merged[key]
+        return merged
+
+
 class _Editor:
     """Copies each table and bucket once, on its first change."""
 
@@ -143,11 +166,10 @@ class _Editor:
         self.base, self.index, self.at = base, index, at
         self.cluster = base.cluster
         self.tables: dict[str, dict[str, Object]] = {}
-        self.by_service: dict[str, Mapping[str, Task]] | None = None
-        self.by_node: dict[str, Mapping[str, Task]] | None = None
+        self.by_service = _Buckets(base._by_service)
+        self.by_node = _Buckets(base._by_node)
         self.unplaced: dict[str, Task] | None = None
         self.names: dict[str, str] | None = None
-        self.fresh: set[tuple[str, str]] = set()
 
     def run(self, changes: Iterable[Change]) -> Snapshot:
         for change in changes:
@@ -160,8 +182,7 @@ class _Editor:
             base, version=self.index, at=self.at, cluster=self.cluster,
             nodes=self._table("node", base.nodes), services=self._table("service", base.services),
             tasks=self._table("task", base.tasks),
-            _by_service=base._by_service if self.by_service is None else self.by_service,
-            _by_node=base._by_node if self.by_node is None else self.by_node,
+            _by_service=self.by_service.result(), _by_node=self.by_node.result(),
             _unplaced=base._unplaced if self.unplaced is None else self.unplaced,
             _names=base._names if self.names is None else self.names,
         )  # fmt: skip
@@ -191,7 +212,9 @@ class _Editor:
         if isinstance(item, Task):
             if old is not None and cast("Task", old).node_id != item.node_id:
                 self._unlink_node(cast("Task", old))
-            self._link(item)
+            self.by_service[item.service_id][item.id] = item
+            if item.node_id:
+                self.by_node[item.node_id][item.id] = item
             self._place(item)
         elif isinstance(item, Service):
             names = self._names()
@@ -205,11 +228,7 @@ class _Editor:
             self._unlink_node(old)
             if old.id in self._open():
                 del self._open()[old.id]
-            buckets = self._service_buckets()
-            bucket = self._bucket(buckets, "service", old.service_id)
-            bucket.pop(old.id, None)
-            if not bucket:
-                del buckets[old.service_id]
+            self.by_service[old.service_id].pop(old.id, None)
         elif isinstance(old, Service):
             self._forget_name(old)
 
@@ -223,29 +242,6 @@ class _Editor:
             self.names = dict(self.base._names)
         return self.names
 
-    def _service_buckets(self) -> dict[str, Mapping[str, Task]]:
-        if self.by_service is None:
-            self.by_service = dict(self.base._by_service)
-        return self.by_service
-
-    def _node_buckets(self) -> dict[str, Mapping[str, Task]]:
-        if self.by_node is None:
-            self.by_node = dict(self.base._by_node)
-        return self.by_node
-
-    def _bucket(self, buckets: dict[str, Mapping[str, Task]], kind: str, key: str) -> dict[str, Task]:
-        if (kind, key) not in self.fresh:
-            self.fresh.add((kind, key))
-            buckets[key] = dict(buckets.get(key, _NOTHING))  # type: ignore[arg-type]  # empty default
-        elif key not in buckets:
-            buckets[key] = {}
-        return cast("dict[str, Task]", buckets[key])
-
-    def _link(self, task: Task) -> None:
-        self._bucket(self._service_buckets(), "service", task.service_id)[task.id] = task
-        if task.node_id:
-            self._bucket(self._node_buckets(), "node", task.node_id)[task.id] = task
-
     def _open(self) -> dict[str, Task]:
         if self.unplaced is None:
             self.unplaced = dict(self.base._unplaced)
@@ -258,13 +254,8 @@ class _Editor:
             del self._open()[task.id]
 
     def _unlink_node(self, task: Task) -> None:
-        if not task.node_id:
-            return
-        buckets = self._node_buckets()
-        bucket = self._bucket(buckets, "node", task.node_id)
-        bucket.pop(task.id, None)
-        if not bucket:
-            del buckets[task.node_id]
+        if task.node_id:
+            self.by_node[task.node_id].pop(task.id, None)
 
 
 def apply(world: Snapshot, batch: Batch, index: int) -> tuple[Snapshot, bool]:
