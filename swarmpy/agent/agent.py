@@ -72,7 +72,7 @@ class Agent:
     """`managers` are (node id, HOST:PORT) to begin with; `address` is the node's own, "" if others see it
     best. `on_cluster` hears of managers and of the node's role; `on_removed` that the cluster forgot it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  the node's ports, each by its name
         self,
         *,
         node_id: str,
@@ -146,8 +146,7 @@ class Agent:
         self._worker.abandon()
         try:
             async with asyncio.timeout(WIPE):
-                while not self._worker.idle:
-                    await asyncio.sleep(0.05)
+                await self._worker.emptied()
         except TimeoutError:
             logger.warning("not all containers of the cluster could be removed")
 

@@ -2,6 +2,7 @@
 
 One small file, replaced atomically. It is a memory, not a truth: where it is lost or damaged, containers are
 adopted by their labels and the next full set of assignments tells the rest.
+Registry credentials are never written to it.
 """
 
 from __future__ import annotations

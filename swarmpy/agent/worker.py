@@ -73,6 +73,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._stale = True
         self._unsaved = False
+        self._empty = asyncio.Event()
         self._starts, self._pulls = asyncio.Semaphore(STARTS), asyncio.Semaphore(PULLS)
         self.managers: Callable[[], tuple[Manager, ...]] = tuple
 
@@ -81,6 +82,8 @@ class Worker:
     def remember(self, memory: journal.Memory) -> None:
         """Begin with what was known before the restart."""
         for one in memory.tasks:
+            if one.status.state < TaskState.READY:
+                continue  # it may need a pull, and credentials are not kept: the managers tell it again
             self.tasks[one.assigned.id] = p.LocalTask(assigned=one.assigned, status=one.status)
 
     def assign(self, message: Assignments) -> None:
@@ -102,7 +105,12 @@ class Worker:
         for key in list(self.tasks):
             self._release(key)
         self._complete = True
+        self._empty.clear()
         self.look()
+
+    async def emptied(self) -> None:
+        """Return once nothing is known and nothing is to do."""
+        await self._empty.wait()
 
     def _release(self, key: str) -> None:
         local = self.tasks.get(key)
@@ -115,8 +123,7 @@ class Worker:
         self._wake.set()
 
     @property
-    def idle(self) -> bool:
-        """Nothing known and nothing to do."""
+    def _idle(self) -> bool:
         return not self.tasks and not self._busy and self._containers == ()
 
     def save_soon(self) -> None:
@@ -136,6 +143,8 @@ class Worker:
                     await self._observe()
                 if self._containers is not None:
                     self._turn(self._containers)
+                    if self._idle and not self._stale:
+                        self._empty.set()
                 await self._save()
                 try:
                     async with asyncio.timeout(LOOK_ROUND if self._containers is not None else RETRY):
@@ -269,7 +278,7 @@ class Worker:
             return
         self._unsaved = False
         kept = tuple(
-            journal.Remembered(local.assigned, local.status)
+            journal.Remembered(replace(local.assigned, auth=""), local.status)
             for _, local in sorted(self.tasks.items())
             if not local.leaving
         )

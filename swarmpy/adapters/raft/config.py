@@ -48,6 +48,29 @@ class Membership:
         kept = [m for m in self.members if m.id not in gone]
         return Membership(_ordered(kept), self.removed | gone)
 
+    def alone(self, member: Member) -> Membership:
+        """The membership with that member only; the ids of all others are spent."""
+        return self.without(m.id for m in self.members if m.id != member.id).with_member(member)
+
+    def after(self, commands: Iterable[bytes]) -> Membership:
+        """The membership after log entries; those of other kinds change nothing. Raises ValueError."""
+        last = self
+        for command in commands:
+            last = Membership.from_entry(command) or last
+        return last
+
+    def refusal(self, member: Member) -> str:
+        """Why this member cannot be added; "" if it can."""
+        if member.id in self.removed:
+            return (
+                f"manager {member.id} was removed from this cluster and its id is never used again; "
+                "join it as a new manager with an empty directory"
+            )
+        taken = [m.id for m in self.members if m.address == member.address]
+        if taken and taken != [member.id]:
+            return f"the address {member.address} belongs to manager {taken[0]}; remove that one first"
+        return ""
+
     def to_wire(self) -> dict[str, Any]:
         """As msgpack-able data."""
         return {

@@ -165,11 +165,9 @@ class RaftLog:
             raise MembershipError(
                 "there is nothing to recover: this manager has no log; start a new cluster instead"
             )
-        membership = found.snapshot.membership if found.snapshot else Membership()
-        for command, _, _ in found.image.entries:
-            membership = Membership.from_entry(command) or membership
-        others = [m.id for m in membership.members if m.id != self.self_id]
-        alone = membership.without(others).with_member(Member(self.self_id, self.address))
+        base = found.snapshot.membership if found.snapshot else Membership()
+        membership = base.after(command for command, _, _ in found.image.entries)
+        alone = membership.alone(Member(self.self_id, self.address))
         term = found.image.term + 1
         entry = (alone.to_entry(), found.image.entries[-1][1] + 1, term)
         image = LogImage(term, None, (*found.image.entries, entry), found.image.snapshot_index)
@@ -315,7 +313,9 @@ class RaftLog:
         async with self._changing:
             engine = self._leading()
             core = engine.core
-            self._check_new(core.membership, member)
+            refusal = core.membership.refusal(member)
+            if refusal:
+                raise MembershipError(refusal)
             learner = Member(member.id, member.address, voter=False)
             if core.membership.find(member.id) is None:
                 await self._change(engine, lambda m: m.with_member(learner))
@@ -324,19 +324,6 @@ class RaftLog:
                     engine.until(lambda: core.raft_state != LEADER or core.caught_up(member.id))
                 )
                 await self._change(engine, lambda m: m.with_member(member))
-
-    @staticmethod
-    def _check_new(membership: Membership, member: Member) -> None:
-        if member.id in membership.removed:
-            raise MembershipError(
-                f"manager {member.id} was removed from this cluster and its id is never used again; "
-                "join it as a new manager with an empty directory"
-            )
-        taken = [m.id for m in membership.members if m.address == member.address]
-        if taken and taken != [member.id]:
-            raise MembershipError(
-                f"the address {member.address} belongs to manager {taken[0]}; remove that one first"
-            )
 
     async def remove_member(self, member_id: str, *, timeout: float = 10.0) -> None:
         """Remove. Raises MembershipError for the leader itself and when the rest had no quorum."""

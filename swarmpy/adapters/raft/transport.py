@@ -3,7 +3,8 @@
 What belongs here: dialling with backoff, reading, sending in order, identity. What does not: what the
 messages mean (core.py) and when they may leave (node.py).
 
-A peer is who its certificate says (`channel.peer.node_id`); bodies carry no name. We send on our own
+A peer is a seat (model.ids): the hello names the caller's seat, whose node must be the one that the
+certificate names (`channel.peer.node_id`); bodies carry no name. We send on our own
 channel, or on the peer's while ours is not open (a joining member learns addresses only from the log). A
 connection is up while any channel is; when one breaks, what waited to be sent on it is dropped.
 """
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 
 from swarmpy.adapters.raft.messages import check
 from swarmpy.adapters.raft.settings import RaftSettings
+from swarmpy.model.ids import node_of
 from swarmpy.ports import Body, Channel, Entropy, RefusedError, Wire, WireError
 
 logger = logging.getLogger(__name__)
@@ -149,11 +151,16 @@ class Transport:
         pause = self._settings.dial_min
         while True:
             try:
-                channel = await self._wire.open(link.address, METHOD, {}, timeout=self._settings.dial_timeout)
+                channel = await self._wire.open(
+                    link.address,
+                    METHOD,
+                    {"from": self._self_id, "to": peer},
+                    timeout=self._settings.dial_timeout,
+                )
             except (WireError, RefusedError) as error:
                 logger.debug("%s at %s cannot be reached: %s", peer, link.address, error)
             else:
-                if channel.peer.node_id == peer:
+                if channel.peer.node_id == node_of(peer):
                     pause = self._settings.dial_min
                     await self._use(peer, link, channel, mine=True)
                 else:
@@ -163,9 +170,10 @@ class Transport:
             pause = min(2 * pause, self._settings.dial_max)
 
     async def _serve(self, channel: Channel, hello: Body) -> None:
-        """A channel that another manager opened. Its name comes from its certificate."""
-        peer = channel.peer.node_id
-        if not self._open or not peer or peer == self._self_id or hello:
+        """A channel that another manager opened. It speaks for its own node, and means this seat."""
+        peer = str(hello.get("from", ""))
+        meant = hello.get("to") == self._self_id and node_of(peer) == channel.peer.node_id
+        if not self._open or not peer or peer == self._self_id or not meant:
             return
         task = asyncio.current_task()
         assert task is not None
