@@ -24,9 +24,10 @@ from swarmpy.model.specs import (
 )
 
 
-class Object(msgspec.Struct, frozen=True, kw_only=True):
-    """What every object has. `version` is the log index of its last write (set by apply, as are the two
-    times, ns since the epoch)."""
+class Object(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What every object has. Frozen trees of plain values have no cycles, so the garbage collector need not
+    walk through a hundred thousand of them. `version` is the log index of its last write (set by apply, as
+    are the two times, ns since the epoch)."""
 
     id: str
     version: int = 0
@@ -155,7 +156,7 @@ class PortStatus(msgspec.Struct, frozen=True):
     published: int
 
 
-class TaskStatus(msgspec.Struct, frozen=True, kw_only=True):
+class TaskStatus(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A task as last observed. `at` is when the state was reached; `err` is for the user."""
 
     state: TaskState = TaskState.NEW

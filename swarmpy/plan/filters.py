@@ -7,7 +7,7 @@ tasks. What belongs here: one node against one task. What does not: choosing amo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -16,6 +16,7 @@ from swarmpy.model.objects import Description, Node, Task
 from swarmpy.model.specs import GenericResource, Platform, TaskTemplate, endpoint_view, template_view
 from swarmpy.plan import constraints
 from swarmpy.plan.slots import availability
+from swarmpy.state.snapshot import Snapshot
 
 HostPort = tuple[str, int]
 """(protocol, published port) of a port published in host mode."""
@@ -141,6 +142,28 @@ def seat_of(node: Node, rank: int, tasks: list[Task]) -> Seat:
         if TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING:
             seat.hold(task, needs_of(task))
     return seat
+
+
+class Seats:
+    """Seats that were worked out before, kept while neither their node nor one of its tasks changed."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Node, Mapping[str, Task] | None, Seat]] = {}
+
+    def of(self, world: Snapshot, nodes: list[Node]) -> list[Seat]:
+        """Fresh seats for all nodes of the world, ranked in the order given."""
+        before, self._known = self._known, {}
+        seats: list[Seat] = []
+        for rank, node in enumerate(nodes):
+            bucket = world.bucket_on(node.id)
+            known = before.get(node.id)
+            if known is None or known[0] is not node or known[1] is not bucket:
+                known = (node, bucket, seat_of(node, rank, world.tasks_on(node.id)))
+            self._known[node.id] = known
+            one = known[2]
+            seats.append(Seat(node, rank, one.cpus, one.memory, dict(one.generic), one.ready, one.total,
+                              dict(one.services), set(one.ports)))  # fmt: skip
+        return seats
 
 
 def is_ready(node: Node) -> bool:

@@ -22,21 +22,24 @@ from swarmpy.plan import (
     restart,
     rollout,
 )
+from swarmpy.plan.filters import Seats
 from swarmpy.plan.memory import Memory
 from swarmpy.plan.types import Plan, earliest
 from swarmpy.state.changes import Change, Delete, Put
 from swarmpy.state.snapshot import Snapshot
 
 OfWorld = Callable[[int, Snapshot], Plan]
+OfSeats = Callable[[int, Snapshot, Seats], Plan]
 OfService = Callable[[int, Snapshot, Service], Plan]
 OfNode = Callable[[int, Snapshot, Node], Plan]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One planner: of the whole world, of each service, or of each node."""
+    """One planner: of the whole world, of what its nodes hold, of each service, or of each node."""
 
     world: OfWorld | None = None
+    seats: OfSeats | None = None
     service: OfService | None = None
     node: OfNode | None = None
 
@@ -51,7 +54,7 @@ STEPS = (
     Step(service=restart.of_service),
     Step(service=rollout.of_service),
     Step(service=promotion.of_service),
-    Step(world=placement.plan),
+    Step(seats=placement.plan),
     Step(service=reap.of_service),
     Step(world=reap.of_removed),
 )
@@ -96,6 +99,8 @@ def _run(now: int, world: Snapshot, memory: Memory) -> Plan:
 def _decide(step: Step, now: int, working: Snapshot, memory: Memory) -> Plan:
     if step.world is not None:
         return step.world(now, working)
+    if step.seats is not None:
+        return step.seats(now, working, memory.seats)
     changes: list[Change] = []
     if step.service is not None:
         for service_id in memory.services:
@@ -119,7 +124,7 @@ def coalesce(base: Snapshot, changes: Iterable[Change]) -> tuple[Change, ...]:
         before = last.get(key)
         if before is not None and before.cause and before.cause != change.cause:
             cause = f"{before.cause}; {change.cause}"
-            change = Put(change.item, cause) if isinstance(change, Put) else Delete(*key, cause)  # noqa: PLW2901
+            change = Put(change.item, cause) if isinstance(change, Put) else Delete(*key, cause)  # noqa: PLW2901  the joined cause replaces it
         last[key] = change
     return tuple(
         change for key, change in last.items() if isinstance(change, Put) or base.object(*key) is not None

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from swarmpy.model.objects import Cluster, Node, Service, Task
+from swarmpy.plan.filters import Seats
 from swarmpy.plan.types import Plan, earliest
 from swarmpy.state.snapshot import Snapshot, Table
 
@@ -37,6 +38,7 @@ class Memory:
 
     services: list[str] = field(default_factory=list)
     nodes: list[str] = field(default_factory=list)
+    seats: Seats = field(default_factory=Seats)
     _services: dict[str, _Service] = field(default_factory=dict)
     _nodes: dict[str, _Node] = field(default_factory=dict)
     _table: Table[Node] = field(default_factory=Table)

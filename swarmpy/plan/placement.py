@@ -19,7 +19,7 @@ from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.objects import Task, TaskStatus
 from swarmpy.model.specs import SECOND
 from swarmpy.plan import constraints
-from swarmpy.plan.filters import Needs, Seat, first_failing, needs, reasons, room_for, seat_of, static_fit
+from swarmpy.plan.filters import Needs, Seat, Seats, first_failing, needs, reasons, room_for, static_fit
 from swarmpy.plan.types import Plan
 from swarmpy.state.changes import Change, Put
 from swarmpy.state.snapshot import Snapshot
@@ -39,12 +39,13 @@ Order = tuple[int, int, int, int]
 """(failures if many, tasks of the service, tasks, rank): smaller is better."""
 
 
-def plan(now: int, world: Snapshot) -> Plan:
-    """Every task that waits for a node gets one, or the reason why none fits."""
+def plan(now: int, world: Snapshot, seats: Seats | None = None) -> Plan:
+    """Every task that waits for a node gets one, or the reason why none fits. `seats` spares working out
+    again what did not change since the last plan."""
     open_tasks = [task for task in world.unplaced() if task.desired <= TaskState.COMPLETE]
     if not open_tasks:
         return Plan()
-    board = Board(now, world)
+    board = Board(now, world, seats)
     changes: list[Change] = []
     groups: dict[Group, list[Task]] = {}
     for task in open_tasks:
@@ -76,11 +77,11 @@ class Board:
     entry of a heap can only be too small: it is put back with its present count when it comes up.
     """
 
-    def __init__(self, now: int, world: Snapshot) -> None:
+    def __init__(self, now: int, world: Snapshot, seats: Seats | None = None) -> None:
         self.now, self.world = now, world
         # The order of equals is by a hash: neither age nor name of a node attracts tasks.
         nodes = sorted(world.nodes, key=lambda node: _shuffle(node.id))
-        self.seats = [seat_of(node, rank, world.tasks_on(node.id)) for rank, node in enumerate(nodes)]
+        self.seats = (seats or Seats()).of(world, nodes)
         self.by_id = {seat.node.id: seat for seat in self.seats}
         self._candidates: dict[tuple[object, ...], list[Seat]] = {}
         self._pools: dict[tuple[object, ...], list[tuple[int, int]]] = {}

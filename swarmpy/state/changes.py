@@ -10,7 +10,7 @@ import msgspec
 from swarmpy.model.objects import AnyObject, kind_of
 
 
-class Put(msgspec.Struct, frozen=True, tag="put"):
+class Put(msgspec.Struct, frozen=True, tag="put", gc=False):
     """Create or replace an object; apply sets its version and times. `cause` says why, for people."""
 
     item: AnyObject
@@ -22,7 +22,7 @@ class Put(msgspec.Struct, frozen=True, tag="put"):
         return (kind_of(self.item), self.item.id)
 
 
-class Delete(msgspec.Struct, frozen=True, tag="delete"):
+class Delete(msgspec.Struct, frozen=True, tag="delete", gc=False):
     """Remove an object (`kind` is its table); a missing one is fine."""
 
     kind: str

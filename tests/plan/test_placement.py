@@ -306,7 +306,7 @@ def test_placement_equals_its_naive_twin(crowd):
 
     def planner(now, world):
         steps = tuple(
-            manager.Step(world=compared) if step.world is placement.plan else step for step in manager.STEPS
+            manager.Step(world=compared) if step.seats is placement.plan else step for step in manager.STEPS
         )
         original, manager.STEPS = manager.STEPS, steps
         try:
