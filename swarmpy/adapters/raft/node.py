@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from swarmpy.adapters.raft.config import REGULAR, Membership
 from swarmpy.adapters.raft.core import ApplyFailed, Core, Proposal
 from swarmpy.adapters.raft.engine import Engine
+from swarmpy.adapters.raft.errors import ApplyError, MembershipError
 from swarmpy.adapters.raft.journal import BASE, Journal, LogImage
 from swarmpy.adapters.raft.pinned import FAIL_REASON, RaftNode, Surroundings, driving
 from swarmpy.adapters.raft.settings import RaftSettings
@@ -25,7 +26,6 @@ from swarmpy.ports import (
     Clock,
     Disk,
     Entropy,
-    LogError,
     LogRole,
     LogStatus,
     Machine,
@@ -36,14 +36,6 @@ from swarmpy.ports import (
 )
 
 T = TypeVar("T")
-
-
-class MembershipError(LogError):
-    """A change of the membership was refused; the message says why and what would help."""
-
-
-class ApplyError(LogError):
-    """The entry was committed, but the machine raised on it (a bug in the machine)."""
 
 
 class RaftLog:
