@@ -64,7 +64,9 @@ def turn(planner, world: Snapshot, now: int) -> tuple[Snapshot, dict[str, float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--nodes", type=int, default=5000)
     parser.add_argument("--tasks", type=int, default=100_000)
     parser.add_argument("--group", type=int, default=1000)

@@ -70,13 +70,20 @@ def test_objects_round_trip(item):
 
 def test_the_codec_names_the_path():
     with pytest.raises(codec.CodecError, match=r"\$.slot"):
-        codec.decode(Task, codec.encode({"type": "task", "id": "t", "service_id": "s", "service_name": "w", "slot": "x"}))
+        codec.decode(
+            Task,
+            codec.encode({"type": "task", "id": "t", "service_id": "s", "service_name": "w", "slot": "x"}),
+        )
 
 
 def test_defaults_are_swarms():
     spec = service_view('{"Name":"web"}')
     assert (spec.replicas, spec.is_global) == (1, False)
-    assert (spec.update.parallelism, spec.update.order, spec.update.failure_action) == (1, "stop-first", "pause")
+    assert (spec.update.parallelism, spec.update.order, spec.update.failure_action) == (
+        1,
+        "stop-first",
+        "pause",
+    )
     present = service_view('{"UpdateConfig":{}}')
     assert present.update.parallelism == 0
     assert present.update.monitor == 5 * 10**9

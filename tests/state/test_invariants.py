@@ -15,7 +15,9 @@ from swarmpy.state.invariants import RULES, STEP_RULES, check, check_transition
 from swarmpy.state.snapshot import Snapshot
 
 SERVICE = Service(id="s", name="web", spec='{"Name":"web"}')
-NODE = Node(id="n", spec="{}", status=NodeStatus(state=NodeState.READY), description=Description(nano_cpus=10**9))
+NODE = Node(
+    id="n", spec="{}", status=NodeStatus(state=NodeState.READY), description=Description(nano_cpus=10**9)
+)
 
 
 def task(key="t", state=TaskState.RUNNING, **fields):

@@ -1,7 +1,8 @@
 """The replicated log: pysyncobj as a Raft core that we drive (see node.py)."""
 
+from swarmpy.adapters.raft.errors import ApplyError, MembershipError
 from swarmpy.adapters.raft.frames import CorruptError
-from swarmpy.adapters.raft.node import ApplyError, MembershipError, RaftLog
+from swarmpy.adapters.raft.node import RaftLog
 from swarmpy.adapters.raft.settings import RaftSettings
 
 __all__ = [
