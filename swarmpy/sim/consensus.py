@@ -15,7 +15,6 @@ import msgpack
 
 from swarmpy.adapters.raft import CorruptError, RaftLog, RaftSettings
 from swarmpy.adapters.raft.errors import MembershipError
-from swarmpy.adapters.raft.node import RaftLog
 from swarmpy.pki.seal import PlainSealer
 from swarmpy.ports import AmbiguousError, LogError, Member, NoQuorumError, NotLeaderError, Peer
 from swarmpy.sim.history import Op, check_indexed
