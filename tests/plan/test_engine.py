@@ -1,0 +1,166 @@
+"""plan/engine: what an agent does next, step by step and by its laws."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarmpy.model.lifecycle import TaskState, may_follow
+from swarmpy.model.messages import Assigned
+from swarmpy.model.objects import TaskStatus
+from swarmpy.plan import engine as p
+from swarmpy.plan.container import TASK_LABEL, create_body
+from swarmpy.plan.template import NodeFacts
+
+NODE = NodeFacts("n1", "host-1", "linux", "x86_64")
+TEMPLATE = json.dumps(
+    {"ContainerSpec": {"Image": "web:1", "Env": ["SLOT={{.Task.Slot}}"], "StopGracePeriod": 3_000_000_000}}
+)
+
+
+def assigned(desired: TaskState = TaskState.RUNNING, template: str = TEMPLATE) -> Assigned:
+    return Assigned(
+        id="t", service_id="s", service_name="web", slot=2, node_id="n1", template=template,
+        endpoint="{}", desired=desired,
+    )  # fmt: skip
+
+
+def local(state: TaskState, desired: TaskState = TaskState.RUNNING, **more: object) -> p.LocalTask:
+    status = TaskStatus(state=state, container_id="c" if state >= TaskState.READY else "")
+    return p.LocalTask(assigned=assigned(desired), status=status, **more)  # type: ignore[arg-type]  # by name
+
+
+def container(state: str, **more: object) -> p.Container:
+    return p.Container(id="c", state=state, labels={TASK_LABEL: "t"}, **more)  # type: ignore[arg-type]  # by name
+
+
+def decide(task: p.LocalTask | None, *containers: p.Container, complete: bool = True) -> list[p.Action]:
+    tasks = {"t": task} if task else {}
+    return list(p.plan(7, p.NodeWorld(NODE, "cluster", tasks, containers, complete=complete)))
+
+
+def kinds(actions: list[p.Action]) -> list[str]:
+    return [
+        action.status.state.word if isinstance(action, p.Report) else type(action).__name__
+        for action in actions
+    ]
+
+
+@pytest.mark.parametrize(
+    ("task", "containers", "expected"),
+    [
+        (local(TaskState.ASSIGNED), (), ["accepted", "preparing", "Pull"]),
+        (local(TaskState.PREPARING, prepared=True), (), ["Create"]),
+        (local(TaskState.PREPARING, problem="No such image: web:1"), (), ["rejected"]),
+        (local(TaskState.PREPARING, TaskState.READY), (container("created"),), ["ready"]),
+        (local(TaskState.READY, TaskState.READY), (container("created"),), []),
+        (local(TaskState.READY), (container("created"),), ["starting", "Start"]),
+        (local(TaskState.STARTING, problem="port is taken"), (container("created"),), ["failed"]),
+        (local(TaskState.STARTING), (container("running", pid=9),), ["running"]),
+        (local(TaskState.STARTING), (container("running", pid=9, health="healthy"),), ["running"]),
+        (local(TaskState.RUNNING), (container("exited", exit_code=0),), ["complete"]),
+        (local(TaskState.RUNNING), (container("exited", exit_code=3),), ["failed"]),
+        (local(TaskState.RUNNING), (), ["failed"]),
+        (local(TaskState.RUNNING, TaskState.SHUTDOWN), (container("running"),), ["Stop"]),
+        (local(TaskState.RUNNING, TaskState.SHUTDOWN), (container("exited"),), ["shutdown"]),
+        (local(TaskState.ASSIGNED, TaskState.SHUTDOWN), (), ["shutdown"]),
+        (local(TaskState.SHUTDOWN, TaskState.REMOVE), (container("exited"),), ["Remove"]),
+        (local(TaskState.SHUTDOWN, TaskState.SHUTDOWN), (container("exited"),), []),
+        (local(TaskState.RUNNING, leaving=True), (container("running"),), ["Stop"]),
+        (local(TaskState.RUNNING, leaving=True), (container("exited"),), ["Remove"]),
+        (local(TaskState.RUNNING, leaving=True), (), ["Forget"]),
+        (None, (container("running"),), ["Stop"]),
+        (None, (container("exited"),), ["Remove"]),
+        (None, (container("removing"),), []),
+    ],
+)
+def test_next_step(
+    task: p.LocalTask | None, containers: tuple[p.Container, ...], expected: list[str]
+) -> None:
+    assert kinds(decide(task, *containers)) == expected
+
+
+def test_orphans_wait_until_the_node_knows_all_its_tasks() -> None:
+    assert decide(None, container("running"), complete=False) == []
+
+
+def test_unhealthy_is_stopped_and_then_failed() -> None:
+    task = local(TaskState.RUNNING)
+    said, stop = decide(task, container("running", health="unhealthy"))
+    assert isinstance(said, p.Report)
+    assert isinstance(stop, p.Stop)
+    assert (said.doomed, stop.grace) == ("unhealthy container", 3.0)
+    doomed = p.LocalTask(assigned=task.assigned, status=said.status, doomed=said.doomed)
+    (end,) = decide(doomed, container("exited", exit_code=143))
+    assert isinstance(end, p.Report)
+    assert end.status.err == "task: non-zero exit (143): unhealthy container"
+
+
+def test_a_pull_nobody_wants_is_given_up() -> None:
+    task = local(TaskState.PREPARING, TaskState.SHUTDOWN)
+    world = p.NodeWorld(NODE, "cluster", {"t": task}, (), busy=frozenset({"t"}), pulling=frozenset({"t"}))
+    assert p.plan(7, world) == (p.Cancel("t"),)
+
+
+def test_adoption_never_goes_back() -> None:
+    known = local(TaskState.RUNNING)
+    assert p.adopt(assigned(), known).status.state is TaskState.RUNNING
+    told = p.adopt(replace_state(assigned(), TaskState.FAILED), known)
+    assert told.status.state is TaskState.FAILED
+
+
+def replace_state(task: Assigned, state: TaskState) -> Assigned:
+    import msgspec
+
+    return msgspec.structs.replace(task, state=state)
+
+
+states = st.sampled_from([s for s in TaskState if s >= TaskState.ASSIGNED and s is not TaskState.REMOVE])
+desires = st.sampled_from([TaskState.READY, TaskState.RUNNING, TaskState.SHUTDOWN, TaskState.REMOVE])
+words = st.sampled_from(["created", "running", "paused", "exited", "dead", "removing"])
+healths = st.sampled_from(["", "starting", "healthy", "unhealthy"])
+
+
+@given(
+    states, desires, st.none() | st.tuples(words, healths, st.integers(0, 255)), st.booleans(), st.booleans()
+)
+def test_laws(
+    state: TaskState, desired: TaskState, seen: tuple[str, str, int] | None, prepared: bool, leaving: bool
+) -> None:
+    """States move along the lifecycle; at most one Engine action; planning after the reports repeats it."""
+    task = local(state, desired, prepared=prepared, leaving=leaving)
+    found = () if seen is None else (container(seen[0], health=seen[1], exit_code=seen[2]),)
+    actions = decide(task, *found)
+    hands = [action for action in actions if not isinstance(action, p.Report | p.Forget)]
+    assert len(hands) <= 1
+    current = task
+    for action in actions:
+        if isinstance(action, p.Report):
+            assert may_follow(current.status.state, action.status.state)
+            current = p.LocalTask(
+                assigned=current.assigned, status=action.status, prepared=prepared, leaving=leaving,
+                doomed=action.doomed or current.doomed,
+            )  # fmt: skip
+    again = decide(current, *found)
+    assert not any(isinstance(action, p.Report) for action in again) or again != actions
+    if hands:
+        assert [action for action in again if not isinstance(action, p.Report)] == hands
+
+
+def test_the_container_of_a_task() -> None:
+    body = create_body(assigned(), NODE, "cluster")
+    assert body["Image"] == "web:1"
+    assert "SLOT=2" in body["Env"]
+    assert body["Labels"]["com.docker.swarm.task.name"] == "web.2.t"
+    assert body["Labels"]["com.docker.swarm.node.id"] == "n1"
+    assert body["Labels"]["io.swarmpy.cluster"] == "cluster"
+
+
+def test_containers_keep_their_order_out_of_it() -> None:
+    task = local(TaskState.RUNNING)
+    twins = (container("running", pid=1), replace(container("exited"), id="d"))
+    assert decide(task, *twins) == decide(task, *reversed(twins))
