@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -105,7 +106,7 @@ class ManagerControl:
             leader = self._leader()
             if leader is None:
                 return self._view()
-            reply = await self._wire.call(leader, "control.status", {})
+            reply = await self._ask(leader, "control.status", {}, timeout=5.0)
             return msgspec.convert(reply, ManagersView)
 
         return await self._persist(attempt)
@@ -179,7 +180,7 @@ class ManagerControl:
             except LogError:
                 raise Unavailable(NO_LEADER) from None
         else:
-            reply = await self._wire.call(leader, "control.read_index", {})
+            reply = await self._ask(leader, "control.read_index", {}, timeout=5.0)
             await self._applied(int(reply["index"]))
         return self._store.world
 
@@ -190,10 +191,37 @@ class ManagerControl:
             raise Unavailable(NO_LEADER) from None
 
     async def _submit_there(self, leader: str, command: AnyCommand) -> Result:
-        reply = await self._wire.call(
-            leader, "control.submit", {"command": codec.encode(command)}, timeout=PATIENCE
-        )
+        body = {"command": codec.encode(command)}
+        reply = await self._ask(leader, "control.submit", body, timeout=PATIENCE)
         return codec.decode(Result, bytes(reply["result"]))
+
+    async def _ask(self, leader: str, method: str, body: Body, *, timeout: float) -> Body:
+        """Call the leader, but wait no longer for one that is the leader no more.
+
+        A machine that lost its power answers nothing: without this every call would wait its time out
+        although the others have long elected another.
+        """
+        call = asyncio.ensure_future(self._wire.call(leader, method, body, timeout=timeout))
+        deposed = asyncio.ensure_future(self._until_deposed(leader))
+        try:
+            await asyncio.wait({call, deposed}, return_when=asyncio.FIRST_COMPLETED)
+            if not call.done():
+                raise WireError(f"the leader at {leader} was lost")
+            return call.result()
+        finally:
+            call.cancel()
+            deposed.cancel()
+            await asyncio.gather(call, deposed, return_exceptions=True)
+
+    async def _until_deposed(self, leader: str) -> None:
+        """Return once another member leads, or the log stops."""
+        status = self._log.status()
+        with suppress(LogError):
+            while True:
+                known = {one.id: one.address for one in status.members}
+                if status.leader is not None and known.get(status.leader) != leader:
+                    return
+                status = await self._log.wait_status(status)
 
     async def _applied(self, index: int) -> None:
         try:

@@ -123,12 +123,13 @@ class Dispatcher:
                 await self._observe(node.id, NodeState.UNKNOWN, "the leader changed")
 
     async def _find_silent(self) -> None:
-        deadline = self._clock.monotonic() - SUSPECT_SHARE * self._period()
+        allowed = SUSPECT_SHARE * self._period()
         for session in list(self._sessions.values()):
-            if session.heard < deadline:
+            silent = self._clock.monotonic() - session.heard
+            if silent > allowed:
                 if not session.suspect:
                     session.suspect = True
-                    await self._observe(session.node_id, NodeState.DISCONNECTED, "heartbeat failure")
+                    await self._observe(session.node_id, NodeState.DISCONNECTED, "heartbeat failure", silent)
             elif session.welcomed and not session.suspect:
                 await self._repair(session)
         for node in self._world().nodes:
@@ -146,9 +147,11 @@ class Dispatcher:
         cluster = self._world().cluster
         return cluster.view.heartbeat_seconds if cluster else 5.0
 
-    async def _observe(self, node_id: str, state: NodeState, message: str) -> None:
+    async def _observe(self, node_id: str, state: NodeState, message: str, silent: float = 0.0) -> None:
+        """Record what was seen of a node; `silent`: for how many seconds it was so already."""
+        seen = ObserveNode(node=node_id, state=state, message=message, silent_ns=int(silent * 1e9))
         try:
-            await self._submit(ObserveNode(node=node_id, state=state, message=message))
+            await self._submit(seen)
         except Refusal as refusal:
             logger.info("node %s could not be recorded as %s: %s", node_id, state.word, refusal)
 

@@ -119,6 +119,8 @@ class ObserveNode(Command, frozen=True, kw_only=True, tag="observe-node"):
     message: str = ""
     address: str = ""
     description: Description | None = None
+    silent_ns: int = 0
+    """For how long the node had not been heard when this was seen: the state began that much earlier."""
 
 
 class ReportTasks(Command, frozen=True, kw_only=True, tag="report-tasks"):

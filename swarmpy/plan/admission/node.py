@@ -123,7 +123,7 @@ def observe(now: int, world: Snapshot, command: ObserveNode) -> tuple[list[Chang
         state=state,
         message=status.message if same else command.message,
         address=command.address or status.address,
-        since=status.since if same else now,
+        since=status.since if same else now - command.silent_ns,
     )
     changed = replace(node, status=fresh, description=command.description or node.description)
     if changed == node:
