@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarmpy.model.lifecycle import NodeState, TaskState
-from swarmpy.model.objects import Resource
+from swarmpy.model.objects import Resource, Service
 from swarmpy.plan import placement
 from swarmpy.plan.constraints import lookup
 from swarmpy.plan.filters import first_failing, needs_of, seat_of
+from swarmpy.state.changes import Put
 
 from .worlds import GIB, SECOND, Stage, node, spec
 
@@ -314,9 +315,16 @@ def test_placement_equals_its_naive_twin(crowd):
         finally:
             manager.STEPS = original
 
+    # All services at once, so that they meet in one plan; then one after the other.
+    names = [json.loads(text)["Name"] for text in services]
+    stage.put(*(
+        Put(Service(id=f"service-{name}", name=name, spec=text, spec_version=1))
+        for name, text in zip(names, services, strict=True)
+    ))  # fmt: skip
     stage.planner = planner
-    for text in services:
-        key = stage.create(text)
+    stage.plan()
+    for name in names:
+        key = f"service-{name}"
         if failing:
             for _ in range(6):
                 for task in stage.live(key)[:1]:

@@ -40,6 +40,15 @@ def test_scaling_down_takes_from_the_fullest_node_then_what_does_not_run_then_th
     assert len(stage.tasks(key)) == 2
 
 
+def test_what_does_not_run_goes_before_what_runs():
+    stage = Stage(node("w1"), node("w2"))
+    key = stage.create(spec("web", 2))
+    second = next(task for task in stage.live(key) if task.slot == 2)
+    stage.report(second, TaskState.RUNNING)
+    stage.update(key, spec("web", 1))
+    assert slots(stage, key) == [2]
+
+
 def test_a_slot_that_is_on_no_node_goes_first():
     text = spec("web", 2, template={"Resources": {"Reservations": {"NanoCPUs": 3 * 10**9}}})
     stage, key = started(text, node("w1"))
