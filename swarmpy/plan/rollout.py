@@ -3,7 +3,8 @@
 Everything is read from the tasks: a slot is *dirty* while its task runs an older template; *in flight* from
 the birth of its first task of the new version until that one runs (and for the Delay after); then it is done.
 What belongs here: the pace of an update and its status. What does not: waiting for the old task to stop
-(promotion.py), scaling (replicas.py), judging whether the new version fails (`verdict`).
+(promotion.py), scaling (replicas.py), judging whether the new version fails: who does that sets the service's
+update status to paused or rollback_started, and this planner obeys.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from typing import Any
 from swarmpy.agent.session import Session
 from swarmpy.agent.worker import Worker
 from swarmpy.manager.control import ManagerControl
-from swarmpy.manager.dispatcher import Dispatcher
 from swarmpy.model import messages as m
 from swarmpy.plan import filters
 from swarmpy.sim.bugs import BUGS, Patch, bug
@@ -30,14 +29,6 @@ def _world_unread() -> list[Patch]:
 @bug("places-anywhere", "tasks are placed on nodes that are drained or lost", world="cluster")
 def _places_anywhere() -> list[Patch]:
     return [(filters, "is_ready", lambda node: True)]
-
-
-@bug("observation-lost", "a node whose observation could not be recorded stays down", world="cluster")
-def _observation_lost() -> list[Patch]:
-    async def forget(self: Any, session: Any) -> None:
-        return None
-
-    return [(Dispatcher, "_repair", forget)]
 
 
 @bug("status-unacknowledged", "an agent forgets a status as soon as it is sent", world="cluster",

@@ -121,6 +121,14 @@ class Cluster(RuleBasedStateMachine):
                 assert where is None or where.status.state == NodeState.DOWN or not (
                     TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
                 ), change  # fmt: skip
+        # A leader may commit only the first part of a large plan, and plan again.
+        part = world.evolve(decided.changes[: len(decided.changes) // 2], world.version + 1, now)
+        assert check(part) == []
+        rest = manager.plan(now, part)
+        whole = part.evolve(rest.changes, part.version + 1, now)
+        assert not manager.plan(now, whole).changes
+        assert check(whole) == []
+        assert check_transition(world, whole) == []
         violations = check(after)
         assert violations == [], violations
         violations = check_transition(self.before, after)
