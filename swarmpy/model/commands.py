@@ -70,6 +70,19 @@ class RemoveService(Command, frozen=True, kw_only=True, tag="remove-service"):
     service: str
 
 
+class CreateNetwork(Command, frozen=True, kw_only=True, tag="create-network"):
+    """POST /networks/create for an overlay network. `id` is drawn by the shell; `spec` is the body sent."""
+
+    id: str
+    spec: str
+
+
+class RemoveNetwork(Command, frozen=True, kw_only=True, tag="remove-network"):
+    """DELETE /networks/{id}; `network` is a full id."""
+
+    network: str
+
+
 class UpdateNode(Command, frozen=True, kw_only=True, tag="update-node"):
     """POST /nodes/{id}/update: full replacement of the NodeSpec."""
 
@@ -139,7 +152,15 @@ class Leave(Command, frozen=True, kw_only=True, tag="leave"):
 NodeCommand = UpdateNode | RemoveNode | JoinNode | RenewCertificate | SetRole | ObserveNode | Leave
 
 AnyCommand = (
-    InitCluster | UpdateCluster | CreateService | UpdateService | RemoveService | ReportTasks | NodeCommand
+    InitCluster
+    | UpdateCluster
+    | CreateService
+    | UpdateService
+    | RemoveService
+    | CreateNetwork
+    | RemoveNetwork
+    | ReportTasks
+    | NodeCommand
 )
 
 

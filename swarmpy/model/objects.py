@@ -12,11 +12,14 @@ import msgspec
 from swarmpy.model.lifecycle import NodeState, Role, TaskState
 from swarmpy.model.specs import (
     EndpointSpec,
+    NetworkSpec,
     NodeSpec,
+    Port,
     ServiceSpec,
     SwarmSpec,
     TaskTemplate,
     endpoint_view,
+    network_view,
     node_view,
     service_view,
     swarm_view,
@@ -85,6 +88,53 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     engine_labels: dict[str, str] = {}
     plugins: tuple[tuple[str, str], ...] = ()
     """(type, name): Volume, Network, Log, Authorization."""
+    mtu: int = 0
+    """MTU of the link that carries its VXLAN traffic, 0 while it is not known."""
+    features: tuple[str, ...] = ()
+    """What its kernel offers to networks: overlay, nftables, ipvs, encryption, sctp, ipv6; sorted."""
+
+
+class Subnet(msgspec.Struct, frozen=True, kw_only=True):
+    """A subnet of a network, with what is given away of it. `ip_range` "" is all of it; `reserved` are
+    addresses never given away. `cursor`: offset of the address given away last, so that one that was freed
+    is not taken again at once."""
+
+    subnet: str
+    gateway: str
+    ip_range: str = ""
+    reserved: tuple[str, ...] = ()
+    cursor: int = 0
+
+
+class Network(Object, frozen=True, kw_only=True, tag="network"):
+    """An overlay network. One VXLAN id carries all its subnets."""
+
+    name: str
+    spec: str = "{}"
+    subnets: tuple[Subnet, ...] = ()
+    vni: int = 0
+
+    @property
+    def view(self) -> NetworkSpec:
+        """Typed view of the spec."""
+        return network_view(self.spec)
+
+
+class Vip(msgspec.Struct, frozen=True, gc=False):
+    """A service's virtual address in a network, as CIDR (10.0.1.2/24)."""
+
+    network_id: str
+    address: str
+
+
+class Attachment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A task's place in a network. `addresses` are CIDRs, IPv4 first, kept for the task's whole life;
+    `aliases` are the names given to it there besides its service's."""
+
+    network_id: str
+    addresses: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    driver_opts: dict[str, str] = {}
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +157,10 @@ class Node(Object, frozen=True, kw_only=True, tag="node"):
     """HOST:PORT of its wire server while it has a seat in the raft group; "" otherwise."""
     certificate: str = ""
     """PEM of the last certificate issued to it."""
+    data_address: str = ""
+    """Address of its VXLAN endpoint, "" for `status.address`."""
+    ingress: tuple[str, ...] = ()
+    """Its own addresses (CIDR) in the ingress network: where replies to its routing mesh go."""
 
     @property
     def view(self) -> NodeSpec:
@@ -117,6 +171,11 @@ class Node(Object, frozen=True, kw_only=True, tag="node"):
     def hostname(self) -> str:
         """Its host name, or its id while that is not known."""
         return self.description.hostname or self.id
+
+    @property
+    def vtep(self) -> str:
+        """The address that other nodes send its VXLAN frames to."""
+        return self.data_address or self.status.address
 
 
 class UpdateStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,6 +200,10 @@ class Service(Object, frozen=True, kw_only=True, tag="service"):
     previous_spec_version: int = 0
     previous_auth: str = ""
     update: UpdateStatus | None = None
+    vips: tuple[Vip, ...] = ()
+    """Its virtual addresses, in the order of its networks."""
+    ports: tuple[Port, ...] = ()
+    """Its published ports as they are: what the spec left open is chosen."""
 
     @property
     def view(self) -> ServiceSpec:
@@ -193,6 +256,8 @@ class Task(Object, frozen=True, kw_only=True, tag="task"):
     replaces: str = ""
     """Id of the task that this one replaces in its slot; it waits for that one to stop ("" if none)."""
     labels: dict[str, str] = {}
+    networks: tuple[Attachment, ...] = ()
+    """Its places in networks, in the order of the template, the ingress network last."""
 
     @property
     def view(self) -> TaskTemplate:
@@ -210,12 +275,13 @@ class Task(Object, frozen=True, kw_only=True, tag="task"):
         return f"{self.service_name}.{self.slot or self.node_id}.{self.id}"
 
 
-AnyObject = Cluster | Node | Service | Task
+AnyObject = Cluster | Node | Service | Task | Network
 KINDS: dict[str, type[AnyObject]] = {
     "cluster": Cluster,
     "node": Node,
     "service": Service,
     "task": Task,
+    "network": Network,
 }
 
 

@@ -38,6 +38,15 @@ from swarmpy.model.specs.container import (
     Ulimit,
     VolumeOptions,
 )
+from swarmpy.model.specs.network import (
+    IPAM,
+    MTU_OPTION,
+    VNI_OPTION,
+    ConfigReference,
+    IPAMConfig,
+    NetworkSpec,
+    network_view,
+)
 from swarmpy.model.specs.service import (
     Empty,
     EndpointSpec,
@@ -68,9 +77,13 @@ from swarmpy.model.specs.task import (
 )
 
 __all__ = [
+    "IPAM",
+    "MTU_OPTION",
     "SECOND",
+    "VNI_OPTION",
     "BindOptions",
     "CAConfig",
+    "ConfigReference",
     "ContainerSpec",
     "DNSConfig",
     "Discrete",
@@ -81,12 +94,14 @@ __all__ = [
     "EndpointSpec",
     "GenericResource",
     "Healthcheck",
+    "IPAMConfig",
     "Limits",
     "LogDriver",
     "Mode",
     "Mount",
     "Named",
     "NetworkAttachment",
+    "NetworkSpec",
     "NodeSpec",
     "Orchestration",
     "Placement",
@@ -110,6 +125,7 @@ __all__ = [
     "VolumeOptions",
     "compact",
     "endpoint_view",
+    "network_view",
     "node_view",
     "service_view",
     "swarm_view",

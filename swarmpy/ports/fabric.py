@@ -1,0 +1,277 @@
+"""The node's network: overlay links, balancers, names and the Engine's network driver. See the package's
+charter.
+
+Everything here is level-triggered: `observe` says what is, the other calls make one thing as it should be and
+may be repeated at will. Things carry their identity in the kernel (namespace names, link aliases), so nothing
+is kept beside it and whatever is found after a restart is adopted or swept. A *sandbox* is the path of a
+network namespace (a container's, or the node's ingress namespace).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class FabricError(Exception):
+    """The kernel refused; the text is for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network's links on this node: a namespace with a bridge that has `gateways` (CIDR), and a VXLAN
+    device. `local` is this node's VXLAN endpoint; `mtu` is that of the overlay."""
+
+    network_id: str
+    vni: int
+    mtu: int
+    local: str
+    port: int = 4789
+    gateways: tuple[str, ...] = ()
+    bridge_mac: str = ""
+    """MAC of the bridge; "" where any will do (the ingress network tells nodes apart by it)."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Neighbour:
+    """A station of the network on another node: frames for `mac` go to `vtep`, and requests for its
+    addresses are answered with `mac`."""
+
+    mac: str
+    vtep: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plug:
+    """One end of a pair of links: the other end is a port of the network's bridge. `endpoint_id` is the
+    Engine's endpoint, `task_id` whose it is ("" if nobody's)."""
+
+    endpoint_id: str
+    network_id: str
+    mac: str
+    mtu: int
+    task_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSeen:
+    """A network's links as the kernel has them. `link` is None where they are not whole (made again then).
+    `neighbours` by MAC; `plugs` are the endpoint ids with a port in the bridge."""
+
+    network_id: str
+    link: Link | None
+    neighbours: Mapping[str, Neighbour] = field(default_factory=dict)
+    plugs: Mapping[str, Plug] = field(default_factory=dict)
+
+
+class Overlay(Protocol):
+    """Links and forwarding. All calls raise FabricError."""
+
+    async def probe(self) -> frozenset[str]:
+        """What the kernel can do, of: overlay, ipv6."""
+
+    def underlay_mtu(self, address: str) -> int:
+        """MTU of the interface that has this address; 0 where none has."""
+
+    async def observe(self) -> Mapping[str, LinkSeen]:
+        """All networks of ours in the kernel, by network id."""
+
+    async def ensure(self, link: Link) -> None:
+        """Make the network's links, or mend them; plugs and neighbours stay where the links were right."""
+
+    async def remove(self, network_id: str) -> None:
+        """Remove the network's links with all plugs; missing is fine."""
+
+    async def forward(self, network_id: str, add: Sequence[Neighbour], remove: Sequence[Neighbour]) -> None:
+        """Set forwarding and neighbour entries in bulk: removals first, then additions. Entries that are
+        there, or gone, already are fine."""
+
+    async def plug(self, plug: Plug) -> str:
+        """Make the pair of links; returns the name of the free end, in this process's own namespace, ready
+        to be moved into a sandbox. One that exists already is made anew."""
+
+    async def unplug(self, network_id: str, endpoint_id: str) -> None:
+        """Remove the pair of links; missing is fine."""
+
+    def namespace(self, network_id: str) -> str:
+        """Path of the network's namespace."""
+
+    async def clear(self) -> None:
+        """Remove everything of ours from the kernel."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class VirtualService:
+    """A virtual address and the addresses that it stands for; all protocols and ports. IPv4 and IPv6 are
+    separate ones."""
+
+    vip: str
+    backends: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class MeshPort:
+    """A published port in the ingress namespace: new connections go to `backends` in turn, at `target`.
+    `snat`: they are made to come from the node's own ingress address."""
+
+    protocol: str
+    published: int
+    target: int
+    backends: tuple[str, ...]
+    snat: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """Where a container on the ingress network sends replies: to the node (`mac` of its bridge, `address`
+    in the ingress network) through which the connection came in. `number` is its mark and table, from 1."""
+
+    number: int
+    mac: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxTable:
+    """All of ours in a container's namespace. `ingress_address` is its own address in the ingress network
+    ("" if it is not on it): the link that has it carries the returns."""
+
+    services: tuple[VirtualService, ...] = ()
+    ingress_address: str = ""
+    returns: tuple[Return, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MeshTable:
+    """All of ours for the routing mesh of this node, in its ingress namespace and in the host's.
+    `addresses`: this node's own in the ingress network. `hosts`: (protocol, port, only address or "")."""
+
+    network_id: str
+    addresses: tuple[str, ...]
+    ports: tuple[MeshPort, ...] = ()
+    hosts: tuple[tuple[str, int, str], ...] = ()
+
+
+class Balancer(Protocol):
+    """Virtual addresses, in the namespaces of those who use them. All calls raise FabricError.
+
+    Replacing is atomic for new connections; open ones stay with their backend, also with one that is removed.
+    """
+
+    name: str
+    """nftables or ipvs."""
+
+    async def probe(self) -> bool:
+        """Whether the kernel can do it."""
+
+    async def observe(self, sandbox: str) -> str:
+        """Fingerprint of what the kernel has in the sandbox, "" for nothing of ours or a table that was
+        changed by others. Equal to what `apply` returned as long as nothing changed it."""
+
+    async def apply(self, sandbox: str, table: SandboxTable, before: SandboxTable | None) -> str:
+        """Make the sandbox as the table says; returns its fingerprint. `before` is what was applied last
+        (None: unknown), so that only the difference is worked on, and UDP flows to backends that went are
+        cut. The routes of returns need the link to be there."""
+
+    async def clear(self, sandbox: str) -> None:
+        """Remove everything of ours from the sandbox; one that is gone is fine."""
+
+
+class Mesh(Protocol):
+    """The routing mesh of this node: the host's ports and the ingress namespace. Raises FabricError."""
+
+    async def observe(self) -> str:
+        """Fingerprint of what the kernel has; see Balancer.observe."""
+
+    async def apply(self, table: MeshTable, before: MeshTable | None) -> str:
+        """Make host and ingress namespace as the table says; returns its fingerprint."""
+
+    async def clear(self) -> None:
+        """Remove everything of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plugged:
+    """What the Engine asks when it connects a container: our options of the endpoint, as they were given to
+    it. `options` are the endpoint's DriverOpts."""
+
+    endpoint_id: str
+    options: Mapping[str, str]
+    sandbox: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The answer: link to move into the sandbox and the prefix of its new name; no gateway means that the
+    Engine adds its own link for the way out, `isolated` that it must not."""
+
+    link: str
+    prefix: str
+    isolated: bool = False
+
+
+class Plumber(Protocol):
+    """What the network driver asks of the agent. All calls raise FabricError with a sentence."""
+
+    async def create(self, endpoint: Plugged) -> tuple[tuple[str, ...], str]:
+        """The endpoint's addresses (CIDR, IPv4 first) and MAC."""
+
+    async def join(self, endpoint: Plugged) -> Joined:
+        """Plug it in; its sandbox exists, its process does not run yet."""
+
+    async def leave(self, endpoint_id: str) -> None:
+        """Unplug it; unknown is fine."""
+
+
+class Driver(Protocol):
+    """The Engine's network driver, served to the local Engine."""
+
+    async def start(self, plumber: Plumber) -> None:
+        """Serve. Raises OSError."""
+
+    async def stop(self) -> None:
+        """Serve no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A name asked for: lower case, without the final dot. `kind`: A, AAAA, PTR or another type's name.
+    `client` is the address it was asked from."""
+
+    network_id: str
+    client: str
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What we know of a name: `addresses` (of the kind that was asked; () for a name that exists without
+    such), or `name` for PTR. `upstream`: ask these servers instead (() for the node's own)."""
+
+    addresses: tuple[str, ...] = ()
+    name: str = ""
+    forward: bool = False
+    refused: bool = False
+    """The name does not exist, and may not be asked of others."""
+    upstream: tuple[str, ...] = ()
+    ttl: int = 600
+
+
+class Names(Protocol):
+    """The name servers of this node's networks."""
+
+    async def serve(self, network_id: str, namespace: str, addresses: Sequence[str]) -> None:
+        """Serve port 53 at these addresses of the namespace; changes what is served before. Raises
+        FabricError."""
+
+    async def withdraw(self, network_id: str) -> None:
+        """Serve that network no longer; not served is fine."""
+
+    def changed(self) -> None:
+        """Answers may differ from now on: nothing that was remembered counts."""
+
+    async def stop(self) -> None:
+        """Serve nothing any more."""
