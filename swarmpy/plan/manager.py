@@ -7,11 +7,12 @@ what was at rest, and decides the same. What does not belong here: any decision 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from swarmpy.model.objects import Node, Service
 from swarmpy.plan import (
+    addresses,
     enforcer,
     global_,
     liveness,
@@ -24,28 +25,39 @@ from swarmpy.plan import (
 )
 from swarmpy.plan.filters import Seats
 from swarmpy.plan.memory import Memory
-from swarmpy.plan.types import Plan, earliest
+from swarmpy.plan.types import Plan, earliest, merged
 from swarmpy.state.changes import Change, Delete, Put
 from swarmpy.state.snapshot import Snapshot
 
 OfWorld = Callable[[int, Snapshot], Plan]
 OfSeats = Callable[[int, Snapshot, Seats], Plan]
 OfService = Callable[[int, Snapshot, Service], Plan]
+OfServices = Callable[[int, Snapshot, Sequence[str]], tuple[tuple[Change, ...], frozenset[str]]]
+"""Changes, and the services that are not at rest although nothing could be done for them now."""
 OfNode = Callable[[int, Snapshot, Node], Plan]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One planner: of the whole world, of what its nodes hold, of each service, or of each node."""
+    """One planner: of the whole world, of what its nodes hold, of each service, of several services that
+    share something, or of each node."""
 
     world: OfWorld | None = None
     seats: OfSeats | None = None
     service: OfService | None = None
+    services: OfServices | None = None
     node: OfNode | None = None
 
 
+def _nodes(now: int, world: Snapshot) -> Plan:
+    """What changes nodes."""
+    lively = liveness.plan(now, world)
+    placed = addresses.of_nodes(now, world.evolve(lively.changes, at=now) if lively.changes else world)
+    return merged((lively, placed))
+
+
 STEPS = (
-    Step(world=liveness.plan),
+    Step(world=_nodes),
     Step(service=enforcer.of_service),
     Step(node=enforcer.of_node),
     Step(service=replicas.of_service),
@@ -54,6 +66,8 @@ STEPS = (
     Step(service=restart.of_service),
     Step(service=rollout.of_service),
     Step(service=promotion.of_service),
+    Step(services=addresses.of_services),
+    Step(world=addresses.of_tasks),
     Step(seats=placement.plan),
     Step(service=reap.of_service),
     Step(world=reap.of_removed),
@@ -102,6 +116,10 @@ def _decide(step: Step, now: int, working: Snapshot, memory: Memory) -> Plan:
     if step.seats is not None:
         return step.seats(now, working, memory.seats)
     changes: list[Change] = []
+    if step.services is not None:
+        shared, restless = step.services(now, working, memory.services)
+        memory.note_services(shared, restless)
+        return Plan(shared)
     if step.service is not None:
         for service_id in memory.services:
             decided = step.service(now, working, working.services[service_id])

@@ -8,12 +8,13 @@ What does not belong here: any decision; forgetting everything must never change
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from swarmpy.model.objects import Cluster, Node, Service, Task
 from swarmpy.plan.filters import Seats
 from swarmpy.plan.types import Plan, earliest
+from swarmpy.state.changes import Change
 from swarmpy.state.snapshot import Snapshot, Table
 
 
@@ -43,12 +44,16 @@ class Memory:
     _nodes: dict[str, _Node] = field(default_factory=dict)
     _table: Table[Node] = field(default_factory=Table)
     _cluster: Cluster | None = None
+    _networks: frozenset[str] = frozenset()
 
     def begin(self, now: int, world: Snapshot, working: Snapshot) -> None:
         """Find out what to look at. `working` is the world with its nodes as this plan sees them."""
         if world.cluster is not self._cluster:
             self._services.clear()
             self._cluster = world.cluster
+        if world.networks.rows.keys() != self._networks:
+            self._services.clear()
+            self._networks = frozenset(world.networks.rows)
         if working.nodes is not self._table:
             self._forget_neighbours(working)
             self._table = working.nodes
@@ -76,6 +81,11 @@ class Memory:
         known = self._services[key]
         known.changed = known.changed or bool(decided.changes)
         known.wake_at = earliest((known.wake_at, decided.wake_at))
+
+    def note_services(self, changes: Iterable[Change], restless: Iterable[str]) -> None:
+        """What a planner of several services decided."""
+        for key in (*restless, *(key for kind, key in (one.key for one in changes) if kind == "service")):
+            self._services[key].changed = True
 
     def note_node(self, key: str, decided: Plan) -> None:
         """What a planner decided on a node."""

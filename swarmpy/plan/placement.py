@@ -18,7 +18,7 @@ from swarmpy.model import ids
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.objects import Task, TaskStatus
 from swarmpy.model.specs import SECOND
-from swarmpy.plan import constraints
+from swarmpy.plan import constraints, places
 from swarmpy.plan.filters import Needs, Seat, Seats, first_failing, needs, reasons, room_for, static_fit
 from swarmpy.plan.types import Plan
 from swarmpy.state.changes import Change, Put
@@ -40,9 +40,14 @@ Order = tuple[int, int, int, int]
 
 
 def plan(now: int, world: Snapshot, seats: Seats | None = None) -> Plan:
-    """Every task that waits for a node gets one, or the reason why none fits. `seats` spares working out
+    """Every task that waits for a node gets one, or the reason why none fits. Tasks without their addresses
+    are not looked at: they have their reason already (addresses.py). `seats` spares working out
     again what did not change since the last plan."""
-    open_tasks = [task for task in world.unplaced() if task.desired <= TaskState.COMPLETE]
+    ingress = world.ingress_network()
+    open_tasks = [
+        task for task in world.unplaced()
+        if task.desired <= TaskState.COMPLETE and places.settled(world, task, ingress)
+    ]  # fmt: skip
     if not open_tasks:
         return Plan()
     board = Board(now, world, seats)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from swarmpy.model.errors import Refusal
 from swarmpy.model.lifecycle import Availability, NodeState, TaskState, may_follow
 from swarmpy.model.objects import Node, Service, Task
+from swarmpy.state import netinvariants as net
 from swarmpy.state.snapshot import Snapshot
 
 
@@ -45,16 +46,16 @@ def check_transition(old: Snapshot, new: Snapshot) -> list[Violation]:
 def _indexes(world: Snapshot) -> Iterator[str]:
     by_service: dict[str, set[str]] = {}
     by_node: dict[str, set[str]] = {}
+    by_network: dict[str, set[str]] = {}
     for task in world.tasks:
         by_service.setdefault(task.service_id, set()).add(task.id)
         if task.node_id:
             by_node.setdefault(task.node_id, set()).add(task.id)
-    for service_id, ids in by_service.items():
-        if {task.id for task in world.tasks_of(service_id)} != ids:
-            yield f"tasks_of({service_id}) differs"
-    for node_id, ids in by_node.items():
-        if {task.id for task in world.tasks_on(node_id)} != ids:
-            yield f"tasks_on({node_id}) differs"
+        for place in task.networks:
+            by_network.setdefault(place.network_id, set()).add(task.id)
+    yield from _differing("tasks_of", by_service, lambda key: {task.id for task in world.tasks_of(key)})
+    yield from _differing("tasks_on", by_node, lambda key: {task.id for task in world.tasks_on(key)})
+    yield from _differing("bucket_in", by_network, lambda key: set(world.bucket_in(key) or ()))
     open_ids = {task.id for task in world.tasks if task.status.state < TaskState.ASSIGNED}
     if {task.id for task in world.unplaced()} != open_ids:
         yield "unplaced() differs"
@@ -67,6 +68,12 @@ def _indexes(world: Snapshot) -> Iterator[str]:
         yield "lost_nodes() differs"
 
 
+def _differing(name: str, expected: dict[str, set[str]], stored: Callable[[str], set[str]]) -> Iterator[str]:
+    for key, ids in expected.items():
+        if stored(key) != ids:
+            yield f"{name}({key}) differs"
+
+
 def _names(world: Snapshot) -> Iterator[str]:
     seen: dict[str, str] = {}
     for service in world.services:
@@ -77,14 +84,14 @@ def _names(world: Snapshot) -> Iterator[str]:
 
 def _versions(world: Snapshot) -> Iterator[str]:
     # A draft stamps what it writes as of the next version.
-    for table in (world.nodes, world.services, world.tasks):
+    for table in (world.nodes, world.services, world.tasks, world.networks):
         for item in table:
             if item.version > world.version + 1:
                 yield f"{item.id} has version {item.version}, the world is at {world.version}"
 
 
 def _specs(world: Snapshot) -> Iterator[str]:
-    for item in (*world.services, *world.nodes):
+    for item in (*world.services, *world.nodes, *world.networks):
         try:
             _ = item.view
         except Refusal as refusal:
@@ -183,6 +190,11 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     ("one-running", "two tasks of one slot would both serve and both write", _one_running),
     ("reservations", "a reservation is a promise of the node's resources", _reservations),
     ("history-bounded", "a crash loop must not fill the store", _history),
+    ("addresses-unique", "two tasks with one address steal each other's traffic", net.addresses_unique),
+    ("addresses-inside", "an address outside its subnet is reached by nobody", net.addresses_inside),
+    ("subnets-disjoint", "an address must mean one network", net.subnets_disjoint),
+    ("network-ids-unique", "frames of one network must not end in another", net.ids_unique),
+    ("ports-unique", "a published port leads to one service", net.ports_unique),
 )
 
 
@@ -259,4 +271,5 @@ STEP_RULES: tuple[tuple[str, str, StepRule], ...] = (
     ("task-fixed", "a task is one run of one slot on one node; anything else is another task", _fixed),
     ("placed-on-ready", "a node that is lost, paused or drained takes nothing new", _placed_well),
     ("delay-obeyed", "the delay is what slows a crash loop", _delay_obeyed),
+    ("places-fixed", "connections of a task would break under it", net.places_fixed),
 )

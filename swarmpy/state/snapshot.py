@@ -15,7 +15,7 @@ import msgspec
 
 from swarmpy.model import codec
 from swarmpy.model.lifecycle import TaskState
-from swarmpy.model.objects import AnyObject, Cluster, Node, Object, Service, Task, kind_of
+from swarmpy.model.objects import AnyObject, Cluster, Network, Node, Object, Service, Task, kind_of
 from swarmpy.state.changes import Batch, Change, Put, Request
 
 O = TypeVar("O", bound=Object)  # noqa: E741  the customary letter for an object
@@ -62,11 +62,26 @@ class Snapshot:
     nodes: Table[Node] = field(default_factory=Table)
     services: Table[Service] = field(default_factory=Table)
     tasks: Table[Task] = field(default_factory=Table)
+    networks: Table[Network] = field(default_factory=Table)
     requests: Mapping[str, Request] = field(default_factory=dict)
     _by_service: Index = field(default_factory=dict)
     _by_node: Index = field(default_factory=dict)
+    _by_network: Index = field(default_factory=dict)
     _unplaced: Mapping[str, Task] = field(default_factory=dict)
     _names: Mapping[str, str] = field(default_factory=dict)
+
+    def network_named(self, name: str) -> Network | None:
+        """The network with that name; case does not matter."""
+        lower = name.lower()
+        return next((one for one in self.networks.rows.values() if one.name.lower() == lower), None)
+
+    def ingress_network(self) -> Network | None:
+        """The network of the routing mesh."""
+        return next((one for one in self.networks.rows.values() if one.view.ingress), None)
+
+    def bucket_in(self, network_id: str) -> Mapping[str, Task] | None:
+        """The tasks with a place in a network as one shared mapping, like `bucket`."""
+        return self._by_network.get(network_id)
 
     def service_named(self, name: str) -> Service | None:
         """The service with that name; case does not matter."""
@@ -117,7 +132,7 @@ class Snapshot:
         """The object of a kind by id."""
         if kind == "cluster":
             return self.cluster if self.cluster and self.cluster.id == key else None
-        table: Table[Node] | Table[Service] | Table[Task] = getattr(self, kind + "s")
+        table: Table[Node] | Table[Service] | Table[Task] | Table[Network] = getattr(self, kind + "s")
         return table.get(key)
 
     def evolve(self, changes: Iterable[Change], index: int | None = None, at: int | None = None) -> Snapshot:
@@ -168,6 +183,7 @@ class _Editor:
         self.tables: dict[str, dict[str, Object]] = {}
         self.by_service = _Buckets(base._by_service)
         self.by_node = _Buckets(base._by_node)
+        self.by_network = _Buckets(base._by_network)
         self.unplaced: dict[str, Task] | None = None
         self.names: dict[str, str] | None = None
 
@@ -181,8 +197,9 @@ class _Editor:
         return replace(
             base, version=self.index, at=self.at, cluster=self.cluster,
             nodes=self._table("node", base.nodes), services=self._table("service", base.services),
-            tasks=self._table("task", base.tasks),
+            tasks=self._table("task", base.tasks), networks=self._table("network", base.networks),
             _by_service=self.by_service.result(), _by_node=self.by_node.result(),
+            _by_network=self.by_network.result(),
             _unplaced=base._unplaced if self.unplaced is None else self.unplaced,
             _names=base._names if self.names is None else self.names,
         )  # fmt: skip
@@ -212,9 +229,13 @@ class _Editor:
         if isinstance(item, Task):
             if old is not None and cast("Task", old).node_id != item.node_id:
                 self._unlink_node(cast("Task", old))
+            if old is not None and cast("Task", old).networks != item.networks:
+                self._unlink_networks(cast("Task", old))
             self.by_service[item.service_id][item.id] = item
             if item.node_id:
                 self.by_node[item.node_id][item.id] = item
+            for place in item.networks:
+                self.by_network[place.network_id][item.id] = item
             self._place(item)
         elif isinstance(item, Service):
             names = self._names()
@@ -226,6 +247,7 @@ class _Editor:
         old = self._rows(kind).pop(key, None)
         if isinstance(old, Task):
             self._unlink_node(old)
+            self._unlink_networks(old)
             if old.id in self._open():
                 del self._open()[old.id]
             self.by_service[old.service_id].pop(old.id, None)
@@ -257,6 +279,10 @@ class _Editor:
         if task.node_id:
             self.by_node[task.node_id].pop(task.id, None)
 
+    def _unlink_networks(self, task: Task) -> None:
+        for place in task.networks:
+            self.by_network[place.network_id].pop(task.id, None)
+
 
 def apply(world: Snapshot, batch: Batch, index: int) -> tuple[Snapshot, bool]:
     """The world after the batch committed at log `index`, and whether it was accepted.
@@ -285,6 +311,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[Node, ...]
     services: tuple[Service, ...]
     tasks: tuple[Task, ...]
+    networks: tuple[Network, ...] = ()
     requests: tuple[Request, ...]
 
 
@@ -293,7 +320,7 @@ def save(world: Snapshot) -> bytes:
     return codec.encode(
         Image(version=world.version, at=world.at, cluster=world.cluster, nodes=tuple(world.nodes),
               services=tuple(world.services), tasks=tuple(world.tasks),
-              requests=tuple(world.requests.values()))
+              networks=tuple(world.networks), requests=tuple(world.requests.values()))
     )  # fmt: skip
 
 
@@ -302,17 +329,21 @@ def load(data: bytes) -> Snapshot:
     image = codec.decode(Image, data)
     by_service: dict[str, dict[str, Task]] = {}
     by_node: dict[str, dict[str, Task]] = {}
+    by_network: dict[str, dict[str, Task]] = {}
     for task in image.tasks:
         by_service.setdefault(task.service_id, {})[task.id] = task
         if task.node_id:
             by_node.setdefault(task.node_id, {})[task.id] = task
+        for place in task.networks:
+            by_network.setdefault(place.network_id, {})[task.id] = task
     return Snapshot(
         version=image.version, at=image.at, cluster=image.cluster,
         nodes=Table({node.id: node for node in image.nodes}),
         services=Table({service.id: service for service in image.services}),
         tasks=Table({task.id: task for task in image.tasks}),
+        networks=Table({network.id: network for network in image.networks}),
         requests={request.id: request for request in image.requests},
-        _by_service=by_service, _by_node=by_node,
+        _by_service=by_service, _by_node=by_node, _by_network=by_network,
         _unplaced={task.id: task for task in image.tasks if task.status.state < TaskState.ASSIGNED},
         _names={service.name.lower(): service.id for service in image.services},
     )  # fmt: skip

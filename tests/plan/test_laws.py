@@ -14,8 +14,11 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from swarmpy.model.commands import RemoveNetwork
+from swarmpy.model.errors import FailedPrecondition
 from swarmpy.model.lifecycle import NodeState, TaskState, may_follow
-from swarmpy.plan import constraints, manager, progress
+from swarmpy.plan import constraints, manager, progress, tables
+from swarmpy.plan.admission import network as networks
 from swarmpy.plan.explain import explain
 from swarmpy.state.changes import Delete
 from swarmpy.state.invariants import check, check_transition
@@ -24,6 +27,7 @@ from swarmpy.state.snapshot import Snapshot, Table
 from .worlds import GIB, Stage, node, spec
 
 NAMES = ("web", "db", "agent")
+NETWORKS = ("small", "front")
 NODES = ("w1", "w2", "w3", "w4")
 AGENT_STATES = (
     TaskState.ACCEPTED, TaskState.PREPARING, TaskState.READY, TaskState.STARTING, TaskState.RUNNING,
@@ -39,9 +43,13 @@ def shuffled(world: Snapshot) -> Snapshot:
 
     return replace(
         world,
-        **{kind: Table(turned(getattr(world, kind).rows)) for kind in ("nodes", "services", "tasks")},
+        **{
+            kind: Table(turned(getattr(world, kind).rows))
+            for kind in ("nodes", "services", "tasks", "networks")
+        },
         _by_service={key: turned(rows) for key, rows in reversed(list(world._by_service.items()))},
         _by_node={key: turned(rows) for key, rows in reversed(list(world._by_node.items()))},
+        _by_network={key: turned(rows) for key, rows in reversed(list(world._by_network.items()))},
         _unplaced=turned(world._unplaced),
     )
 
@@ -65,6 +73,9 @@ def templates(draw):
         placement["Preferences"] = [{"Spread": {"SpreadDescriptor": "node.labels.zone"}}]
     placement["MaxReplicas"] = draw(st.sampled_from([0, 0, 2]))
     body["Placement"] = placement
+    places = draw(st.lists(st.sampled_from(NETWORKS), unique=True, max_size=2))
+    if places:
+        body["Networks"] = [{"Target": f"network-{name}"} for name in places]
     if draw(st.booleans()):
         body["Resources"] = {"Reservations": {"MemoryBytes": draw(st.sampled_from([GIB, 3 * GIB]))}}
     return body
@@ -83,6 +94,10 @@ def specs(draw, name, *, is_global):
         rest["EndpointSpec"] = {
             "Ports": [{"TargetPort": 80, "PublishedPort": 8080, "PublishMode": "host", "Protocol": "tcp"}]
         }
+    elif draw(st.integers(0, 2)) == 0:
+        rest["EndpointSpec"] = draw(st.sampled_from([
+            {"Mode": "dnsrr"}, {"Ports": [{"TargetPort": 80}]}, {"Ports": [{"TargetPort": 80}, {"TargetPort": 81}]},
+        ]))  # fmt: skip
     replicas = None if is_global else draw(st.integers(0, 5))
     image = draw(st.sampled_from(["app:1", "app:2"]))
     return spec(name, replicas, image=image, template=draw(templates()), **rest)
@@ -95,8 +110,12 @@ class Cluster(RuleBasedStateMachine):
     def begin(self, history: int) -> None:
         nodes = [node(name, labels={"zone": "ab"[place % 2]}) for place, name in enumerate(NODES)]
         self.stage = Stage(*nodes, planner=self.lawful, history=history)
-        self.before = self.stage.world
         self.planner = manager.Planner()
+        self.before = self.stage.world
+        self.stage.ingress()
+        # So small that it fills up.
+        self.stage.network("small", IPAM={"Config": [{"Subnet": "10.9.0.0/29"}]})
+        self.stage.network("front", EnableIPv6=True)
 
     def lawful(self, now, world):
         """The planner under test, with its laws checked on every use."""
@@ -180,6 +199,20 @@ class Cluster(RuleBasedStateMachine):
 
     # ---- operators
 
+    @rule()
+    def mesh(self):
+        """The ingress network goes when nobody needs it, and comes back."""
+        present = self.stage.world.ingress_network()
+        if present is None:
+            self.stage.ingress()
+            return
+        try:
+            changes, _ = networks.remove(self.stage.now, self.stage.world, RemoveNetwork(network=present.id))
+        except FailedPrecondition:
+            return
+        self.stage.put(*changes)
+        self.stage.plan()
+
     @rule(name=st.sampled_from(NODES), availability=st.sampled_from(["active", "pause", "drain"]))
     def set_availability(self, name, availability):
         if f"node-{name}" in self.stage.world.nodes:
@@ -223,6 +256,11 @@ class Cluster(RuleBasedStateMachine):
         world = self.stage.world
         for service in world.services:
             explain(world, service.id)
+        for network in world.networks:
+            found = tables.table(world, network)
+            assert len({one.mac for one in found.endpoints}) == len(found.endpoints)
+            assert len({one.number for one in found.nodes}) == len(found.nodes)
+        for service in world.services:
             progress.progress(world, service)
 
     def teardown(self):

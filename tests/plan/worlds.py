@@ -8,9 +8,12 @@ from typing import Any
 
 import msgspec
 
+from swarmpy.model.commands import CreateNetwork
 from swarmpy.model.lifecycle import NodeState, Role, TaskState
 from swarmpy.model.objects import Cluster, Description, Node, NodeStatus, Service, Task
-from swarmpy.plan import manager
+from swarmpy.model.specs import service_view
+from swarmpy.plan import manager, published
+from swarmpy.plan.admission import network as networks
 from swarmpy.plan.slots import spec_parts
 from swarmpy.plan.types import Plan
 from swarmpy.state.changes import Change, Delete, Put
@@ -80,10 +83,29 @@ class Stage:
 
     # ---- users
 
+    def network(self, name: str, **raw: Any) -> str:
+        """A network of that name; its id is `network-NAME`. Raises Refusal."""
+        sent = json.dumps({"Name": name, "Driver": "overlay"} | raw)
+        command = CreateNetwork(id=f"network-{name}", spec=sent)
+        changes, result = networks.create(self.now, self.world, command)
+        self.put(*changes)
+        self.plan()
+        return result.id
+
+    def ingress(self) -> str:
+        """The network of the routing mesh, as a cluster begins with it."""
+        assert self.world.cluster is not None
+        made = networks.first(self.world.cluster, self.now)
+        self.put(Put(made))
+        self.plan()
+        return made.id
+
     def create(self, text: str) -> str:
         name = json.loads(text)["Name"]
         key = f"service-{name}"
-        self.put(Put(Service(id=key, name=name, spec=text, spec_version=self.world.version + 1)))
+        made = Service(id=key, name=name, spec=text, spec_version=self.world.version + 1)
+        ports = published.resolve(self.world, key, made.view.ports, ())
+        self.put(Put(msgspec.structs.replace(made, ports=ports)))
         self.plan()
         return key
 
@@ -91,8 +113,9 @@ class Stage:
         old = self.world.services[key]
         same = spec_parts(old.spec) == spec_parts(text)
         version = old.spec_version if same else self.world.version + 1
+        ports = published.resolve(self.world, key, service_view(text).ports, old.ports)
         self.put(Put(msgspec.structs.replace(
-            old, spec=text, spec_version=version, previous_spec=old.spec, update=None)))  # fmt: skip
+            old, spec=text, spec_version=version, previous_spec=old.spec, update=None, ports=ports)))  # fmt: skip
         self.plan()
 
     def remove(self, key: str) -> None:

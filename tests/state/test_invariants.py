@@ -9,7 +9,19 @@ import pytest
 from msgspec.structs import replace as with_
 
 from swarmpy.model.lifecycle import NodeState, TaskState
-from swarmpy.model.objects import Cluster, Description, Node, NodeStatus, Service, Task, TaskStatus
+from swarmpy.model.objects import (
+    Attachment,
+    Cluster,
+    Description,
+    Network,
+    Node,
+    NodeStatus,
+    Service,
+    Subnet,
+    Task,
+    TaskStatus,
+)  # fmt: skip
+from swarmpy.model.specs import Port
 from swarmpy.state.changes import Delete, Put
 from swarmpy.state.invariants import RULES, STEP_RULES, check, check_transition
 from swarmpy.state.snapshot import Snapshot
@@ -36,7 +48,21 @@ def reserving(key):
 
 ended = [task(f"t{n}", TaskState.FAILED, desired=TaskState.SHUTDOWN) for n in range(7)]
 
+NET = Network(id="x", name="front", vni=4097, subnets=(Subnet(subnet="10.0.1.0/24", gateway="10.0.1.1"),))
+PORT = Port(target_port=80, published_port=8080)
+
+
+def placed(key, address, **fields):
+    place = Attachment(network_id="x", addresses=(address,))
+    return task(key, slot=int(key[1:]), networks=(place,), **fields)
+
+
 BAD = [
+    ("addresses-unique", world(SERVICE, NODE, NET, placed("t1", "10.0.1.5/24"), placed("t2", "10.0.1.5/24"))),
+    ("addresses-inside", world(SERVICE, NODE, NET, placed("t1", "10.0.2.5/24"))),
+    ("subnets-disjoint", world(NET, with_(NET, id="y", name="back", vni=4098))),
+    ("network-ids-unique", world(NET, with_(NET, id="y", name="back", subnets=()))),
+    ("ports-unique", world(with_(SERVICE, ports=(PORT,)), with_(SERVICE, id="r", name="db", ports=(PORT,)))),
     ("indexes", replace(world(SERVICE, task()), _by_node={})),
     ("names-unique", world(SERVICE, with_(SERVICE, id="r", name="WEB"))),
     ("versions-bounded", replace(world(SERVICE), version=-5)),
@@ -69,6 +95,7 @@ STEPS = [
         with_(NODE, status=NodeStatus(state=NodeState.DISCONNECTED)),
         task(state=TaskState.ASSIGNED, not_before=99), base=FRESH)),
     ("delay-obeyed", FRESH, world(task(state=TaskState.ASSIGNED, not_before=99), base=FRESH)),
+    ("places-fixed", world(NET, placed("t1", "10.0.1.5/24")), world(NET, placed("t1", "10.0.1.6/24"))),
 ]  # fmt: skip
 
 

@@ -47,13 +47,18 @@ class UpdateConfig(Spec, frozen=True):
 
 
 class Port(Spec, frozen=True):
-    """A published port. `published_port` 0 means: choose one."""
+    """A published port. `published_port` 0 means: choose one. Beyond Docker: `host_ip` publishes on that
+    address only; `source` says what the container sees of a client that came through the routing mesh:
+    preserve (its address, the default), snat (the entry node's), local (only the entry node's own tasks
+    answer, and see it)."""
 
     name: str = ""
     protocol: str = "tcp"
     target_port: int = 0
     published_port: int = 0
     publish_mode: str = "ingress"
+    host_ip: str = msgspec.field(default="", name="HostIP")
+    source: str = ""
 
 
 class EndpointSpec(Spec, frozen=True):

@@ -8,7 +8,7 @@ decide. What does not belong here: the admissions themselves (one file per noun)
 from __future__ import annotations
 
 from swarmpy.model import commands as c
-from swarmpy.plan.admission import cluster, node, service, tasks
+from swarmpy.plan.admission import cluster, network, node, service, tasks
 from swarmpy.state.changes import Change
 from swarmpy.state.snapshot import Snapshot
 
@@ -30,6 +30,10 @@ def admit(
             return service.update(now, world, command)
         case c.RemoveService():
             return service.remove(now, world, command)
+        case c.CreateNetwork():
+            return network.create(now, world, command)
+        case c.RemoveNetwork():
+            return network.remove(now, world, command)
         case c.InitCluster():
             return cluster.init(now, world, command)
         case c.UpdateCluster():

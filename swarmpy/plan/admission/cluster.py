@@ -11,6 +11,7 @@ from swarmpy.model.errors import FailedPrecondition, InvalidArgument, NotFound, 
 from swarmpy.model.lifecycle import NodeState, Role
 from swarmpy.model.objects import Cluster, Node, NodeStatus
 from swarmpy.model.specs import compact, swarm_view
+from swarmpy.plan.admission import network
 from swarmpy.state.changes import Change, Put
 from swarmpy.state.snapshot import Snapshot
 
@@ -41,7 +42,8 @@ def init(now: int, world: Snapshot, command: InitCluster) -> tuple[list[Change],
         certificate=command.certificate,
     )
     cause = "swarm init"
-    return [Put(command.cluster, cause), Put(node, cause)], Result(id=command.node_id)
+    ingress = network.first(command.cluster, now)
+    return [Put(item, cause) for item in (command.cluster, node, ingress)], Result(id=command.node_id)
 
 
 def validate_spec(text: str) -> None:

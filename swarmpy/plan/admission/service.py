@@ -21,8 +21,9 @@ from swarmpy.model.errors import (
     OutOfSequence,
     Unimplemented,
 )
-from swarmpy.model.objects import Service, UpdateStatus
-from swarmpy.model.specs import Mode, compact, service_view
+from swarmpy.model.objects import Network, Service, UpdateStatus
+from swarmpy.model.specs import Mode, ServiceSpec, compact, service_view
+from swarmpy.plan import places, published
 from swarmpy.plan.admission import validate
 from swarmpy.state.changes import Change, Delete, Put
 from swarmpy.state.snapshot import Snapshot
@@ -34,9 +35,10 @@ Admitted = tuple[list[Change], Result]
 
 def create(now: int, world: Snapshot, command: CreateService) -> Admitted:
     """Admit POST /services/create. Raises Refusal. `now` is cluster time in ns."""
-    text = stored(command.spec, command.fallback_name)
+    text = attached(world, stored(command.spec, command.fallback_name))
     spec = service_view(text)
     validate.check(spec)
+    _check_mesh(world, spec)
     taken = world.service_named(spec.name)
     if taken is not None or command.id in world.services:
         raise AlreadyExists(f"name conflicts with an existing object: service {spec.name} already exists")
@@ -47,6 +49,7 @@ def create(now: int, world: Snapshot, command: CreateService) -> Admitted:
         spec_version=world.version + 1,
         auth=command.auth,
         created_at=now,
+        ports=published.resolve(world, command.id, spec.ports, ()),
     )
     return [Put(service, "service create")], Result(id=service.id)
 
@@ -58,9 +61,10 @@ def update(now: int, world: Snapshot, command: UpdateService) -> Admitted:
     settings restart nothing. A manual rollback swaps the present and the previous spec.
     """
     service = _service(world, command.service)
-    text = stored(command.spec, "")
+    text = attached(world, stored(command.spec, ""))
     spec = service_view(text)
     validate.check(spec)
+    _check_mesh(world, spec)
     if _mode(spec.mode) != _mode(service.view.mode):
         raise Unimplemented("service mode change is not allowed")
     if spec.name != service.name:
@@ -68,7 +72,10 @@ def update(now: int, world: Snapshot, command: UpdateService) -> Admitted:
     if command.version != service.version:
         raise OutOfSequence
     if command.rollback == "previous":
-        return [Put(_rolled_back(now, service), "service rollback")], Result(id=service.id)
+        back = _rolled_back(now, service)
+        _check_mesh(world, back.view)
+        back = replace(back, ports=published.resolve(world, service.id, back.view.ports, service.ports))
+        return [Put(back, "service rollback")], Result(id=service.id)
     if command.rollback not in {"", "none"}:
         raise InvalidArgument(f"unrecognized rollback option {command.rollback}")
     changed = _runs(text) != _runs(service.spec)
@@ -81,6 +88,7 @@ def update(now: int, world: Snapshot, command: UpdateService) -> Admitted:
         previous_spec_version=service.spec_version,
         previous_auth=service.auth,
         update=None,
+        ports=published.resolve(world, service.id, spec.ports, service.ports),
     )
     return [Put(after, "service update")], Result(id=service.id)
 
@@ -117,6 +125,54 @@ def stored(sent: str, fallback_name: str) -> str:
     if "Replicated" in mode:
         mode["Replicated"].setdefault("Replicas", 1)
     return compact(spec)
+
+
+def attached(world: Snapshot, text: str) -> str:
+    """The stored spec with its networks by id, all in the task's template. Raises NotFound, InvalidArgument
+    or Unimplemented for a network that a service cannot be attached to."""
+    raw: dict[str, Any] = json.loads(text)
+    task = raw["TaskTemplate"]
+    legacy = raw.pop("Networks", None)  # the place they had before API 1.44
+    sent = task.pop("Networks", None) or legacy
+    if not sent:
+        return compact(raw)
+    found: list[dict[str, Any]] = []
+    for one in sent:
+        network = _network(world, str(one.get("Target", "")))
+        if any(network.id == other["Target"] for other in found):
+            raise InvalidArgument(f"service cannot be attached to network {network.name} more than once")
+        found.append({**one, "Target": network.id})
+    task["Networks"] = found
+    return compact(raw)
+
+
+def _network(world: Snapshot, reference: str) -> Network:
+    if reference in places.PREDEFINED:
+        raise Unimplemented(
+            f"attaching a service to the predefined network {reference!r} is not supported by this version "
+            "of swarmpy: leave it away for the node's own network, or use an overlay network"
+        )
+    network = world.networks.get(reference) or world.network_named(reference)
+    if network is None:
+        fitting = [one for one in world.networks if reference and one.id.startswith(reference)]
+        if len(fitting) > 1:
+            raise InvalidArgument(f"network {reference} is ambiguous ({len(fitting)} matches found)")
+        if not fitting:
+            raise NotFound(f"network {reference} not found")
+        network = fitting[0]
+    if network.view.ingress:
+        raise InvalidArgument(
+            f'Service cannot be explicitly attached to the ingress network "{network.name}"'
+        )
+    return network
+
+
+def _check_mesh(world: Snapshot, spec: ServiceSpec) -> None:
+    if spec.endpoint_spec and places.meshed(spec.endpoint_spec) and world.ingress_network() is None:
+        raise FailedPrecondition(
+            "service needs ingress network, but no ingress network is present: create one with "
+            "'swarmpy network create --ingress', or publish with mode=host"
+        )
 
 
 def _without_nulls(value: Any) -> Any:

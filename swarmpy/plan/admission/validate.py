@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from ipaddress import ip_address
 
 from swarmpy.model.errors import InvalidArgument, Unimplemented, Unknown
 from swarmpy.model.specs import (
@@ -67,11 +68,6 @@ def check(spec: ServiceSpec) -> None:
             _update(config, kind)
     if spec.endpoint_spec is not None:
         _endpoint(spec.endpoint_spec)
-    if spec.networks or spec.task_template.networks:
-        raise Unimplemented(
-            "attaching a service to networks is not supported by this version of swarmpy: leave --network "
-            "away and publish the ports that must be reachable with mode=host"
-        )
 
 
 def check_name(name: str) -> None:
@@ -298,13 +294,6 @@ def _endpoint(endpoint: EndpointSpec) -> None:
         if key in seen:
             raise InvalidArgument("EndpointSpec: duplicate published ports provided")
         seen.add(key)
-    for port in endpoint.ports:
-        if port.publish_mode != "host":
-            raise Unimplemented(
-                "publishing a port through the routing mesh (mode=ingress) is not supported by this version "
-                f"of swarmpy: use --publish published={port.published_port},target={port.target_port},"
-                "mode=host"
-            )
 
 
 def _port(port: Port) -> None:
@@ -312,9 +301,23 @@ def _port(port: Port) -> None:
         raise InvalidArgument(f"invalid protocol {port.protocol!r}: ports are tcp, udp or sctp")
     if port.publish_mode not in {"", "ingress", "host"}:
         raise InvalidArgument(f"invalid publish mode {port.publish_mode!r}: ports are ingress or host")
+    _reach(port)
     if not 1 <= port.target_port <= 65535:
         raise InvalidArgument(f"invalid target port {port.target_port}: ports are 1 to 65535")
     if not 0 <= port.published_port <= 65535:
         raise InvalidArgument(
             f"invalid published port {port.published_port}: ports are 1 to 65535, or 0 to have one chosen"
         )
+
+
+def _reach(port: Port) -> None:
+    """What swarmpy offers beyond Docker: an address of its own, and what the container sees of a client."""
+    if port.source not in {"", "preserve", "snat", "local"}:
+        raise InvalidArgument(f"invalid port source {port.source!r}: it is preserve, snat or local")
+    if port.source and port.publish_mode == "host":
+        raise InvalidArgument("a port published with mode=host keeps its client's address: leave source away")
+    if port.host_ip:
+        try:
+            ip_address(port.host_ip)
+        except ValueError:
+            raise InvalidArgument(f"invalid host_ip {port.host_ip!r}: an IP address is expected") from None

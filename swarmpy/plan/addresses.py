@@ -1,0 +1,232 @@
+"""Addresses: virtual ones for services, one per network for tasks, one in the ingress network for nodes.
+
+All is worked out from the world: an address is in use while a service, a node or a task that has not ended
+holds it, so nothing can leak. A task keeps its addresses for its life; one that was freed comes round again
+last. A network that is full is a sentence on the task that waits for it.
+What belongs here: who gets which address. What does not: subnets (admission/network.py), arithmetic
+(pools.py), what nodes are told (tables.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from swarmpy.model.lifecycle import TERMINAL, TaskState
+from swarmpy.model.objects import Attachment, Network, Subnet, Task, TaskStatus, Vip
+from swarmpy.plan import places, pools
+from swarmpy.plan.types import Plan
+from swarmpy.state.changes import Change, Put
+from swarmpy.state.snapshot import Snapshot
+
+MESSAGE = "pending address allocation"
+
+
+class _Ledger:
+    """The addresses of one network within one plan."""
+
+    def __init__(self, world: Snapshot, network: Network) -> None:
+        self.network = network
+        self.used = held(world, network)
+        self.subnets = list(network.subnets)
+
+    def take(self, versions: frozenset[int] = frozenset({4, 6})) -> tuple[str, ...] | None:
+        """One address of each version that the network has (of those asked for); None where one is out."""
+        found: list[str] = []
+        subnets = list(self.subnets)
+        for version in sorted(versions & {_version(one) for one in subnets}):
+            taken = self._first_free(subnets, version)
+            if taken is None:
+                return None
+            found.append(taken)
+        self.subnets = subnets
+        self.used.update(pools.bare(one) for one in found)
+        return tuple(found)
+
+    def _first_free(self, subnets: list[Subnet], version: int) -> str | None:
+        for number, subnet in enumerate(subnets):
+            if _version(subnet) == version:
+                taken = pools.take(subnet, self.used)
+                if taken is not None:
+                    address, subnets[number] = taken
+                    return address
+        return None
+
+    def mark(self) -> list[Subnet]:
+        """Where it stands, for `back`."""
+        return list(self.subnets)
+
+    def back(self, mark: list[Subnet], addresses: tuple[str, ...]) -> None:
+        """Undo what was taken since the mark."""
+        self.subnets = mark
+        self.used.difference_update(pools.bare(one) for one in addresses)
+
+    def full(self) -> str:
+        """The sentence for who waits."""
+        size = sum(pools.capacity(one) for one in self.subnets if _version(one) == 4)
+        which = ", ".join(one.subnet for one in self.subnets)
+        return (
+            f"no address is free in network {self.network.name} ({which}): all {size} are in use; remove "
+            "tasks or use a network with a larger subnet"
+        )
+
+
+class _Books:
+    """All ledgers of one plan."""
+
+    def __init__(self, world: Snapshot) -> None:
+        self.world = world
+        self.ingress = world.ingress_network()
+        self._open: dict[str, _Ledger] = {}
+
+    def of(self, network_id: str) -> _Ledger | None:
+        """The network's ledger; None where there is no such network."""
+        ledger = self._open.get(network_id)
+        if ledger is None:
+            network = self.world.networks.get(network_id)
+            if network is None:
+                return None
+            ledger = self._open[network_id] = _Ledger(self.world, network)
+        return ledger
+
+    def cursors(self) -> list[Change]:
+        """The networks whose cursor moved."""
+        return [
+            Put(replace(one.network, subnets=tuple(one.subnets)), "addresses were given away")
+            for _, one in sorted(self._open.items())
+            if tuple(one.subnets) != one.network.subnets
+        ]
+
+
+def _version(subnet: Subnet) -> int:
+    return pools.parse(subnet.subnet).version
+
+
+def held(world: Snapshot, network: Network) -> set[str]:
+    """The addresses in use in a network, without prefix lengths."""
+    used = {
+        pools.bare(address)
+        for task in (world.bucket_in(network.id) or {}).values()
+        if task.status.state not in TERMINAL
+        for place in task.networks
+        if place.network_id == network.id
+        for address in place.addresses
+    }
+    for service in world.services.rows.values():
+        used.update(pools.bare(vip.address) for vip in service.vips if vip.network_id == network.id)
+    if network.view.ingress:
+        for node in world.nodes.rows.values():
+            used.update(pools.bare(address) for address in node.ingress)
+    return used
+
+
+# ---------------------------------------------------------------- services
+
+
+def of_services(
+    _now: int, world: Snapshot, service_ids: Iterable[str]
+) -> tuple[tuple[Change, ...], frozenset[str]]:
+    """These services get the virtual addresses that they should have. A network without room leaves a
+    service without an address there: the ids of such are the second part of the answer."""
+    books = _Books(world)
+    changes: list[Change] = []
+    lacking: set[str] = set()
+    for service_id in service_ids:
+        service = world.services[service_id]
+        wanted = places.of_service(service, books.ingress)
+        if [vip.network_id for vip in service.vips] == wanted:
+            continue
+        known = {vip.network_id: vip for vip in service.vips}
+        vips = [known.get(key) or _vip(books, key) for key in wanted]
+        after = tuple(vip for vip in vips if vip is not None)
+        if len(after) < len(wanted):
+            lacking.add(service_id)
+        if after != service.vips:
+            changes.append(Put(replace(service, vips=after), "virtual addresses were allocated"))
+    return (*changes, *books.cursors()), frozenset(lacking)
+
+
+def _vip(books: _Books, network_id: str) -> Vip | None:
+    ledger = books.of(network_id)
+    taken = ledger.take(frozenset({4})) if ledger else None
+    return Vip(network_id, taken[0]) if taken else None
+
+
+# ---------------------------------------------------------------- tasks
+
+
+def of_tasks(now: int, world: Snapshot) -> Plan:
+    """Every task that waits for a node gets its places in networks, or the reason why it cannot."""
+    open_tasks = [task for task in world.unplaced() if task.desired <= TaskState.COMPLETE]
+    if not open_tasks:
+        return Plan()
+    books = _Books(world)
+    changes: list[Change] = []
+    for task in sorted(open_tasks, key=lambda one: (one.created_at, one.slot, one.id)):
+        if not places.settled(world, task, books.ingress):
+            changes += _place(now, books, task)
+    return Plan((*changes, *books.cursors()))
+
+
+def _place(now: int, books: _Books, task: Task) -> list[Change]:
+    """All places of the task, or none: it must not use up addresses in one network while it waits for
+    another."""
+    known = {place.network_id: place for place in task.networks}
+    found: list[Attachment] = []
+    undo: list[tuple[_Ledger, list[Subnet], tuple[str, ...]]] = []
+    err = ""
+    for one in places.of_task(task, books.ingress):
+        place = known.get(one.target)
+        if place is None:
+            ledger = books.of(one.target)
+            mark = ledger.mark() if ledger else []
+            addresses = ledger.take() if ledger else None
+            if ledger is None or addresses is None:
+                err = ledger.full() if ledger else f"network {one.target} not found"
+                break
+            undo.append((ledger, mark, addresses))
+            place = Attachment(
+                network_id=one.target, addresses=addresses, aliases=one.aliases, driver_opts=one.driver_opts
+            )
+        found.append(place)
+    if not err:
+        return [Put(replace(task, networks=tuple(found)), "addresses were allocated")]
+    for ledger, mark, addresses in undo:
+        ledger.back(mark, addresses)
+    return _waits(now, task, err)
+
+
+def _waits(now: int, task: Task, err: str) -> list[Change]:
+    status = task.status
+    if (status.state, status.message, status.err) == (TaskState.PENDING, MESSAGE, err):
+        return []
+    fresh = status.state != TaskState.PENDING
+    waiting = TaskStatus(state=TaskState.PENDING, at=now, message=MESSAGE, err=err)
+    return [Put(replace(task, status=waiting, state_since=now if fresh else task.state_since), err)]
+
+
+# ---------------------------------------------------------------- nodes
+
+
+def of_nodes(_now: int, world: Snapshot) -> Plan:
+    """Every node has its own addresses in the ingress network, and none where there is no such network."""
+    ingress = world.ingress_network()
+    books = _Books(world)
+    changes: list[Change] = []
+    for node in world.nodes:
+        if ingress is None:
+            if node.ingress:
+                changes.append(Put(replace(node, ingress=()), "the ingress network was removed"))
+            continue
+        if node.ingress and all(_belongs(address, ingress) for address in node.ingress):
+            continue
+        ledger = books.of(ingress.id)
+        taken = ledger.take() if ledger else None
+        if taken is not None:
+            changes.append(Put(replace(node, ingress=taken), "it takes part in the routing mesh"))
+    return Plan((*changes, *books.cursors()))
+
+
+def _belongs(address: str, network: Network) -> bool:
+    return any(pools.inside(address, one.subnet) for one in network.subnets)

@@ -1,0 +1,52 @@
+"""Places: which networks a service and its tasks belong to, by their specs.
+
+What belongs here: reading specs against the networks that exist. What does not: addresses (addresses.py).
+"""
+
+from __future__ import annotations
+
+from swarmpy.model.objects import Network, Service, Task
+from swarmpy.model.specs import EndpointSpec, NetworkAttachment, endpoint_view
+from swarmpy.state.snapshot import Snapshot
+
+PREDEFINED = frozenset({"bridge", "host", "none"})
+"""Networks that every Engine has by itself: not the cluster's business."""
+
+
+def meshed(endpoint: EndpointSpec) -> bool:
+    """Whether a port is published through the routing mesh."""
+    return any(port.publish_mode != "host" for port in endpoint.ports)
+
+
+def named(attachments: tuple[NetworkAttachment, ...]) -> list[NetworkAttachment]:
+    """The attachments that are the cluster's."""
+    return [one for one in attachments if one.target not in PREDEFINED]
+
+
+def of_service(service: Service, ingress: Network | None) -> list[str]:
+    """Ids of the networks in which the service has a virtual address, the ingress network last; none with
+    dnsrr."""
+    view = service.view
+    endpoint = view.endpoint_spec or EndpointSpec()
+    if endpoint.mode == "dnsrr":
+        return []
+    targets = [one.target for one in named(view.task_template.networks)]
+    if ingress is not None and meshed(endpoint):
+        targets.append(ingress.id)
+    return targets
+
+
+def of_task(task: Task, ingress: Network | None) -> list[NetworkAttachment]:
+    """The networks in which the task has a place, the ingress network last."""
+    wanted = named(task.view.networks)
+    if ingress is not None and meshed(endpoint_view(task.endpoint)):
+        wanted.append(NetworkAttachment(target=ingress.id))
+    return wanted
+
+
+def settled(world: Snapshot, task: Task, ingress: Network | None) -> bool:
+    """Whether the task has all its places, so that a node may take it."""
+    wanted = of_task(task, ingress)
+    return len(task.networks) == len(wanted) and all(
+        place.network_id == one.target for place, one in zip(task.networks, wanted, strict=True)
+    )

@@ -1,0 +1,134 @@
+"""Address arithmetic: the next free subnet of a pool, the next free address of a subnet.
+
+Pure functions of texts and numbers. What does not belong here: who asks, and what is in use (addresses.py,
+admission/network.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
+
+from msgspec.structs import replace
+
+from swarmpy.model import ids
+from swarmpy.model.objects import Subnet
+
+AnyNetwork = IPv4Network | IPv6Network
+FIRST_VNI, LAST_VNI = 4096, 2**24 - 1
+MOST_OFFSETS = 1 << 16
+"""Addresses of a subnet that are given away at most: an IPv6 subnet has more than anyone counts."""
+
+
+@lru_cache(maxsize=20_000)
+def parse(subnet: str) -> AnyNetwork:
+    """The subnet. Raises ValueError where it is none or has host bits set."""
+    return ip_network(subnet)
+
+
+def bare(cidr: str) -> str:
+    """The address without its prefix length."""
+    return cidr.partition("/")[0]
+
+
+def overlaps(one: str, other: str) -> bool:
+    """Whether two subnets share an address."""
+    first, second = parse(one), parse(other)
+    # Of different versions: nothing to compare.
+    return first.version == second.version and first.overlaps(second)
+
+
+def next_subnet(pools: Iterable[str], size: int, taken: Collection[str]) -> str | None:
+    """The first subnet of that prefix length that overlaps none of those taken; None without one."""
+    ranges = [_span(parse(one)) for one in taken if parse(one).version == 4]
+    for pool in pools:
+        net = parse(pool)
+        if net.version != 4 or size < net.prefixlen:
+            continue
+        step = 1 << (net.max_prefixlen - size)
+        start, end = _span(net)
+        while start <= end:
+            clash = [high for low, high in ranges if low <= start + step - 1 and high >= start]
+            if not clash:
+                return f"{ip_address(start)}/{size}"
+            # Behind the last one in the way, aligned.
+            start = (max(clash) // step + 1) * step
+    return None
+
+
+def _span(net: AnyNetwork) -> tuple[int, int]:
+    return int(net.network_address), int(net.broadcast_address)
+
+
+def unique_local(network_id: str) -> str:
+    """An IPv6 subnet of our own (RFC 4193) determined by the network's id."""
+    number = int(ids.derive("subnet", network_id), 36) & ((1 << 56) - 1)
+    return f"{ip_address((0xFD << 120) | (number << 64))}/64"
+
+
+def next_vni(taken: Collection[int]) -> int | None:
+    """The first free VXLAN id; None where all are taken."""
+    number = FIRST_VNI
+    while number in taken:
+        number += 1
+    return number if number <= LAST_VNI else None
+
+
+def first_address(subnet: str) -> str:
+    """The usual gateway."""
+    net = parse(subnet)
+    return str(net.network_address + 1)
+
+
+def capacity(subnet: Subnet) -> int:
+    """How many addresses can be given away."""
+    first, last = _offsets(subnet)
+    excluded = {bare(one) for one in (subnet.gateway, *subnet.reserved)}
+    base = int(parse(subnet.subnet).network_address)
+    inside = sum(first <= int(ip_address(one)) - base <= last for one in excluded if one)
+    return last - first + 1 - inside
+
+
+def take(subnet: Subnet, used: Collection[str]) -> tuple[str, Subnet] | None:
+    """The next free address as CIDR, after the one given away last, and the subnet that remembers it; None
+    where all are used. `used`: addresses without prefix length."""
+    net = parse(subnet.subnet)
+    excluded = {bare(one) for one in (subnet.gateway, *subnet.reserved)}
+    base = int(net.network_address)
+    for offset in _round(*_offsets(subnet), subnet.cursor):
+        address = str(ip_address(base + offset))
+        if address not in used and address not in excluded:
+            return f"{address}/{net.prefixlen}", replace(subnet, cursor=offset)
+    return None
+
+
+def _round(first: int, last: int, cursor: int) -> Iterator[int]:
+    """All offsets once, beginning behind the cursor."""
+    start = cursor + 1 if first <= cursor < last else first
+    yield from range(start, last + 1)
+    yield from range(first, start)
+
+
+def _offsets(subnet: Subnet) -> tuple[int, int]:
+    """First and last offset that may be given away: neither the network's nor the broadcast address."""
+    net = parse(subnet.subnet)
+    low, high = _span(net)
+    first, last = 1, min(high - low - (1 if net.version == 4 else 0), MOST_OFFSETS)
+    if subnet.ip_range:
+        start, end = _span(parse(subnet.ip_range))
+        first, last = max(first, start - low), min(last, end - low, max(first, start - low) + MOST_OFFSETS)
+    return first, last
+
+
+@lru_cache(maxsize=20_000)
+def inside(address: str, subnet: str) -> bool:
+    """Whether the address (with or without prefix length) lies in the subnet."""
+    one = ip_interface(address).ip
+    net = parse(subnet)
+    return one.version == net.version and one in net
+
+
+def offset(address: str, subnet: str) -> int:
+    """How far an address (without prefix length) is from the beginning of its subnet."""
+    return int(ip_address(address)) - int(parse(subnet).network_address)

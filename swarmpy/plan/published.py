@@ -1,0 +1,74 @@
+"""Published ports: one port space per protocol for the routing mesh, and the ports that it chooses itself.
+
+What belongs here: which port a service gets, and why it cannot have one. What does not: form (validate.py).
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from swarmpy.model.errors import FailedPrecondition, InvalidArgument
+from swarmpy.model.objects import Service
+from swarmpy.model.specs import Port
+from swarmpy.state.snapshot import Snapshot
+
+FIRST, LAST = 30000, 32767
+"""The ports that are given where none is asked for, as in Swarm."""
+
+
+def resolve(
+    world: Snapshot, service_id: str, asked: tuple[Port, ...], before: tuple[Port, ...]
+) -> tuple[Port, ...]:
+    """The service's ports with those left open chosen: what it had `before` is kept. Host-mode ports that are
+    left open stay 0: the node's Engine chooses. Raises InvalidArgument where a port is another's,
+    FailedPrecondition where none is left."""
+    taken = {
+        (port.protocol, port.published_port): (port.publish_mode, other)
+        for other in world.services.rows.values() if other.id != service_id
+        for port in other.ports if port.published_port
+    }  # fmt: skip
+    plain = [replace(port, protocol=port.protocol or "tcp", publish_mode=port.publish_mode or "ingress")
+             for port in asked]  # fmt: skip
+    own = {(port.protocol, port.published_port) for port in plain if port.published_port}
+    chosen: list[Port] = []
+    for port in plain:
+        if port.published_port:
+            _check(port, taken)
+            chosen.append(port)
+        elif port.publish_mode == "host":
+            chosen.append(port)
+        else:
+            kept = _kept(port, before, own)
+            number = kept or _free(port.protocol, own | taken.keys())
+            own.add((port.protocol, number))
+            chosen.append(replace(port, published_port=number))
+    return tuple(chosen)
+
+
+def _check(port: Port, taken: dict[tuple[str, int], tuple[str, Service]]) -> None:
+    mode, other = taken.get((port.protocol, port.published_port), ("", None))
+    if other is None or (mode == "host" and port.publish_mode == "host"):
+        return  # host-mode ports are the nodes' business: different nodes may publish the same one
+    kind = "a host-published port" if mode == "host" else "an ingress port"
+    raise InvalidArgument(
+        f"port '{port.published_port}' is already in use by service '{other.name}' ({other.id}) as {kind}"
+    )
+
+
+def _kept(port: Port, before: tuple[Port, ...], own: set[tuple[str, int]]) -> int:
+    for old in before:
+        same = (old.protocol, old.target_port, old.publish_mode) == (
+            port.protocol, port.target_port, port.publish_mode,
+        )  # fmt: skip
+        if same and (old.protocol, old.published_port) not in own:
+            return old.published_port
+    return 0
+
+
+def _free(protocol: str, taken: set[tuple[str, int]]) -> int:
+    for number in range(FIRST, LAST + 1):
+        if (protocol, number) not in taken:
+            return number
+    raise FailedPrecondition(
+        f"all {protocol} ports from {FIRST} to {LAST} are published already: name a port, or remove services"
+    )

@@ -1,0 +1,193 @@
+"""Network tables: what the nodes of a network are told of it, worked out from the world.
+
+What belongs here: which endpoints exist, which of them get traffic, which nodes need which table. What does
+not: when it is sent and who has taken it in (manager/dispatcher), how a node carries it out (agent).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from swarmpy.model.fabric import Endpoint, IngressNode, PublishedPort, ServiceEntry, Table, mac_of
+from swarmpy.model.lifecycle import TERMINAL, NodeState, TaskState
+from swarmpy.model.objects import Network, Node, Service, Task
+from swarmpy.plan import pools
+from swarmpy.state.snapshot import Snapshot
+
+DEFAULT_MTU = 1500
+OVERHEAD = {4: 50, 6: 70}
+"""Bytes that VXLAN adds to a frame, by the IP version of the underlay."""
+ENCRYPTION = 26
+"""Bytes that ESP adds (Docker's figure: an encrypted overlay on Ethernet has 1424)."""
+LEAST_MTU = 68
+
+
+def table(world: Snapshot, network: Network) -> Table:
+    """The table of one network."""
+    spec = network.view
+    tasks = [task for _, task in sorted((world.bucket_in(network.id) or {}).items()) if present(task)]
+    nodes = members(world, network, tasks)
+    ingress = _ingress_nodes(network, nodes) if spec.ingress else ()
+    return Table(
+        id=network.id, name=network.name, vni=network.vni, mtu=_mtu(network, nodes),
+        subnets=tuple(one.subnet for one in network.subnets),
+        gateways=tuple(f"{one.gateway}/{pools.parse(one.subnet).prefixlen}" for one in network.subnets),
+        port=world.cluster.data_path_port if world.cluster else 4789,
+        internal=spec.internal, ingress=spec.ingress, encrypted=spec.encrypted, attachable=spec.attachable,
+        peers=tuple(sorted({node.vtep for node in nodes if node.vtep})),
+        endpoints=_endpoints(world, network, tasks), services=_services(world, network, tasks),
+        ports=_ports(world) if spec.ingress else (), nodes=ingress,
+    )  # fmt: skip
+
+
+def of_node(world: Snapshot, node_id: str) -> frozenset[str]:
+    """Ids of the networks that the node carries: those that its tasks are on, and the ingress network once
+    a port is published anywhere."""
+    found = {
+        place.network_id
+        for task in (world.bucket_on(node_id) or {}).values()
+        if present(task)
+        for place in task.networks
+    }
+    ingress = world.ingress_network()
+    if ingress is not None and any(_meshed(service) for service in world.services.rows.values()):
+        found.add(ingress.id)
+    return frozenset(key for key in found if key in world.networks)
+
+
+def present(task: Task) -> bool:
+    """Whether the task has, or will have at once, a container on its node."""
+    state = task.status.state
+    return bool(task.node_id) and state >= TaskState.ASSIGNED and state not in TERMINAL
+
+
+def members(world: Snapshot, network: Network, tasks: Iterable[Task]) -> list[Node]:
+    """The nodes that carry the network, by id."""
+    if network.view.ingress:
+        return list(world.nodes)
+    ids = sorted({task.node_id for task in tasks})
+    return [node for node in (world.nodes.get(one) for one in ids) if node is not None]
+
+
+def _mtu(network: Network, nodes: list[Node]) -> int:
+    """One MTU for the whole network: what the narrowest of its nodes can carry."""
+    spec = network.view
+    underlay = spec.underlay_mtu or min(
+        (node.description.mtu for node in nodes if node.description.mtu), default=DEFAULT_MTU
+    )
+    version = 6 if any(":" in node.vtep for node in nodes) else 4
+    return max(LEAST_MTU, underlay - OVERHEAD[version] - (ENCRYPTION if spec.encrypted else 0))
+
+
+# ---------------------------------------------------------------- endpoints
+
+
+def _endpoints(world: Snapshot, network: Network, tasks: list[Task]) -> tuple[Endpoint, ...]:
+    serving = in_traffic(world, tasks)
+    found: list[Endpoint] = []
+    for task in tasks:
+        node = world.nodes.get(task.node_id)
+        place = next(one for one in task.networks if one.network_id == network.id)
+        if node is None:
+            continue
+        found.append(
+            Endpoint(
+                id=task.id,
+                name=task.name,
+                service_id=task.service_id,
+                node_id=task.node_id,
+                hostname=task.view.container.hostname,
+                slot=str(task.slot or task.node_id),
+                vtep=node.vtep,
+                mac=mac_of(task.id, network.id),
+                addresses=tuple(pools.bare(one) for one in place.addresses),
+                aliases=place.aliases,
+                serving=task.id in serving,
+            )
+        )
+    return tuple(found)
+
+
+def in_traffic(world: Snapshot, tasks: Iterable[Task]) -> frozenset[str]:
+    """Ids of the tasks that are to get traffic: running, wanted, and on a node that is heard.
+
+    A node that a new leader has not heard yet counts as heard: a change of leader takes nothing out of
+    traffic. And where all tasks of a service are on suspect nodes they stay: something may still answer,
+    nothing surely will not.
+    """
+    heard: dict[str, list[str]] = {}
+    suspect: dict[str, list[str]] = {}
+    for task in tasks:
+        if task.status.state != TaskState.RUNNING or task.desired != TaskState.RUNNING:
+            continue
+        node = world.nodes.get(task.node_id)
+        state = node.status.state if node is not None else NodeState.DOWN
+        if state in (NodeState.READY, NodeState.UNKNOWN):
+            heard.setdefault(task.service_id, []).append(task.id)
+        elif state is NodeState.DISCONNECTED:
+            suspect.setdefault(task.service_id, []).append(task.id)
+    for service_id, ids in suspect.items():
+        heard.setdefault(service_id, ids)
+    return frozenset(task_id for ids in heard.values() for task_id in ids)
+
+
+# ---------------------------------------------------------------- services
+
+
+def _services(world: Snapshot, network: Network, tasks: list[Task]) -> tuple[ServiceEntry, ...]:
+    ids = {task.service_id for task in tasks}
+    ids.update(
+        service.id for service in world.services.rows.values()
+        if any(vip.network_id == network.id for vip in service.vips)
+    )  # fmt: skip
+    found: list[ServiceEntry] = []
+    for service_id in sorted(ids):
+        service = world.services.get(service_id)
+        if service is not None:
+            found.append(_service(service, network))
+    return tuple(found)
+
+
+def _service(service: Service, network: Network) -> ServiceEntry:
+    attached = [one for one in service.view.task_template.networks if one.target == network.id]
+    return ServiceEntry(
+        id=service.id, name=service.name,
+        aliases=tuple(sorted({alias for one in attached for alias in one.aliases})),
+        vips=tuple(pools.bare(vip.address) for vip in service.vips if vip.network_id == network.id),
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- the routing mesh
+
+
+def _meshed(service: Service) -> bool:
+    return any(port.publish_mode != "host" for port in service.ports)
+
+
+def _ports(world: Snapshot) -> tuple[PublishedPort, ...]:
+    return tuple(
+        PublishedPort(
+            service_id=service.id, protocol=port.protocol, published=port.published_port,
+            target=port.target_port, source=port.source or "preserve", host=port.host_ip,
+        )
+        for service in world.services
+        for port in service.ports
+        if port.publish_mode != "host"
+    )  # fmt: skip
+
+
+def _ingress_nodes(network: Network, nodes: list[Node]) -> tuple[IngressNode, ...]:
+    found: list[IngressNode] = []
+    for node in nodes:
+        addresses = tuple(pools.bare(one) for one in node.ingress)
+        if addresses:
+            found.append(
+                IngressNode(
+                    id=node.id,
+                    number=pools.offset(addresses[0], network.subnets[0].subnet),
+                    vtep=node.vtep,
+                    mac=mac_of(node.id, network.id),
+                    addresses=addresses,
+                )
+            )
+    return tuple(found)

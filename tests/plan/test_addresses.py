@@ -1,0 +1,182 @@
+"""Addresses and tables: who gets which, when they are free again, what nodes are told."""
+
+from __future__ import annotations
+
+import pytest
+
+from swarmpy.model.lifecycle import NodeState, TaskState
+from swarmpy.plan import pools, tables
+from swarmpy.plan.addresses import MESSAGE
+
+from .worlds import Stage, node, spec
+
+
+def attached(*names: str, **rest):
+    return {"Networks": [{"Target": f"network-{name}"} for name in names], **rest}
+
+
+def stage(*names: str) -> Stage:
+    made = Stage(node("w1"), node("w2"))
+    made.ingress()
+    for name in names:
+        made.network(name)
+    return made
+
+
+def addresses(found: Stage, key: str) -> list[str]:
+    return [task.networks[0].addresses[0] for task in found.live(key)]
+
+
+def test_a_service_has_a_vip_and_each_task_an_address_in_the_first_batch():
+    cluster = stage("front")
+    key = cluster.create(spec("web", 3, template=attached("front")))
+    service = cluster.world.services[key]
+    assert [vip.address for vip in service.vips] == ["10.0.1.2/24"]
+    assert addresses(cluster, key) == ["10.0.1.3/24", "10.0.1.4/24", "10.0.1.5/24"]
+    assert all(task.status.state == TaskState.ASSIGNED for task in cluster.live(key))
+
+
+def test_dnsrr_has_no_vip():
+    cluster = stage("front")
+    key = cluster.create(spec("web", 1, template=attached("front"), EndpointSpec={"Mode": "dnsrr"}))
+    assert cluster.world.services[key].vips == ()
+    assert addresses(cluster, key) == ["10.0.1.2/24"]
+
+
+def test_a_published_port_brings_places_in_the_ingress_network():
+    cluster = stage("front")
+    ports = {"Ports": [{"TargetPort": 80}]}
+    key = cluster.create(spec("web", 1, template=attached("front"), EndpointSpec=ports))
+    (task,) = cluster.live(key)
+    ingress = cluster.world.ingress_network()
+    assert [place.network_id for place in task.networks] == ["network-front", ingress.id]
+    assert [vip.network_id for vip in cluster.world.services[key].vips] == ["network-front", ingress.id]
+    assert cluster.world.services[key].ports[0].published_port == 30000
+    assert all(one.ingress for one in cluster.world.nodes)
+
+
+def test_an_update_keeps_the_vip_and_a_freed_address_comes_round_last():
+    cluster = stage("front")
+    key = cluster.create(spec("web", 2, template=attached("front")))
+    vip, before = cluster.world.services[key].vips, addresses(cluster, key)
+    cluster.agents()
+    cluster.update(key, spec("web", 2, image="app:2", template=attached("front")))
+    cluster.agents()
+    for _ in range(5):
+        cluster.pass_time(5)
+        cluster.agents()
+    assert cluster.world.services[key].vips == vip
+    assert not set(before) & set(addresses(cluster, key))
+
+
+def test_a_full_network_is_a_sentence_on_the_task_that_waits_and_a_free_address_ends_it():
+    cluster = stage()
+    cluster.network("small", IPAM={"Config": [{"Subnet": "10.9.0.0/29"}]})
+    key = cluster.create(spec("web", 5, template=attached("small")))
+    cluster.agents()
+    assert len(cluster.running(key)) == 4
+    (waiting,) = [task for task in cluster.live(key) if task.status.state == TaskState.PENDING]
+    assert waiting.status.message == MESSAGE
+    assert "no address is free in network small (10.9.0.0/29): all 5 are in use" in waiting.status.err
+    cluster.report(cluster.running(key)[0], TaskState.FAILED)
+    for _ in range(3):
+        cluster.pass_time(6)
+        cluster.agents()
+    assert len(cluster.running(key)) == 4
+    cluster.update(key, spec("web", 4, template=attached("small")))
+    cluster.agents()
+    assert len(cluster.running(key)) == 4
+    assert not [task for task in cluster.live(key) if task.status.state == TaskState.PENDING]
+
+
+def test_two_networks_give_all_or_nothing():
+    cluster = stage("front")
+    cluster.network("small", IPAM={"Config": [{"Subnet": "10.9.0.0/30"}]})
+    key = cluster.create(spec("web", 1, template=attached("front", "small")))
+    assert not addresses_of_waiting(cluster, key)
+    assert cluster.world.networks["network-front"].subnets[0].cursor == 2  # the VIP only
+
+
+def addresses_of_waiting(cluster: Stage, key: str):
+    return [task.networks for task in cluster.live(key) if task.networks]
+
+
+# ---------------------------------------------------------------- tables
+
+
+def table_of(cluster: Stage, name: str):
+    return tables.table(cluster.world, cluster.world.networks[f"network-{name}"])
+
+
+def test_a_table_tells_endpoints_before_they_serve_and_takes_them_out_before_they_stop():
+    cluster = stage("front")
+    key = cluster.create(spec("web", 2, template=attached("front")))
+    assert [one.serving for one in table_of(cluster, "front").endpoints] == [False, False]
+    cluster.agents()
+    found = table_of(cluster, "front")
+    assert [one.serving for one in found.endpoints] == [True, True]
+    assert [(one.name, one.vips) for one in found.services] == [("web", ("10.0.1.2",))]
+    cluster.update(key, spec("web", 1, template=attached("front")))
+    assert sorted(one.serving for one in table_of(cluster, "front").endpoints) == [False, True]
+
+
+def test_a_suspect_node_leaves_traffic_unless_nothing_else_is_left():
+    cluster = stage("front")
+    cluster.create(spec("web", 2, template=attached("front")))
+    cluster.agents()
+    cluster.set_node("w1", state=NodeState.DISCONNECTED)
+    served = {one.node_id for one in table_of(cluster, "front").endpoints if one.serving}
+    assert served == {"node-w2"}
+    cluster.set_node("w2", state=NodeState.DISCONNECTED)
+    assert sum(one.serving for one in table_of(cluster, "front").endpoints) == 2
+
+
+def test_a_change_of_leader_takes_nothing_out_of_traffic():
+    cluster = stage("front")
+    cluster.create(spec("web", 2, template=attached("front")))
+    cluster.agents()
+    for name in ("w1", "w2"):
+        cluster.set_node(name, state=NodeState.UNKNOWN)
+    assert all(one.serving for one in table_of(cluster, "front").endpoints)
+
+
+def test_the_narrowest_node_sets_the_mtu():
+    cluster = stage("front")
+    cluster.create(spec("web", 2, template=attached("front")))
+    assert table_of(cluster, "front").mtu == 1450
+    cluster.set_node("w1", about={"mtu": 1400})
+    assert table_of(cluster, "front").mtu == 1350
+    cluster.network("fixed", Options={"com.docker.network.driver.mtu": "9000", "encrypted": "false"})
+    assert table_of(cluster, "fixed").mtu == 8950
+
+
+def test_a_node_carries_the_networks_of_its_tasks_and_the_mesh_once_a_port_is_published():
+    cluster = stage("front", "back")
+    ingress = cluster.world.ingress_network()
+    cluster.create(spec("web", 2, template=attached("front")))
+    assert tables.of_node(cluster.world, "node-w1") == {"network-front"}
+    ports = {"Ports": [{"TargetPort": 80, "PublishedPort": 8080}]}
+    only = {"Placement": {"Constraints": ["node.hostname==w2"]}}
+    cluster.create(spec("api", 1, template=attached("back", **only), EndpointSpec=ports))
+    assert tables.of_node(cluster.world, "node-w1") == {"network-front", ingress.id}
+    assert tables.of_node(cluster.world, "node-w2") == {"network-front", "network-back", ingress.id}
+    mesh = tables.table(cluster.world, ingress)
+    assert [(one.published, one.target, one.source) for one in mesh.ports] == [(8080, 80, "preserve")]
+    assert [one.number for one in mesh.nodes] == [2, 3]
+
+
+# ---------------------------------------------------------------- pools
+
+
+def test_subnets_in_order_around_what_is_taken():
+    assert pools.next_subnet(["10.0.0.0/8"], 24, []) == "10.0.0.0/24"
+    assert pools.next_subnet(["10.0.0.0/8"], 24, ["10.0.0.0/24", "10.0.1.0/25"]) == "10.0.2.0/24"
+    assert pools.next_subnet(["10.0.0.0/23"], 24, ["10.0.0.0/16"]) is None
+    assert pools.next_subnet(["10.0.0.0/24", "10.7.0.0/16"], 24, ["10.0.0.0/20"]) == "10.7.0.0/24"
+    assert pools.next_subnet(["10.0.0.0/24"], 20, []) is None
+
+
+@pytest.mark.parametrize(("subnet", "count"), [("10.0.0.0/29", 6), ("10.0.0.0/30", 2), ("fd00::/64", 65536)])
+def test_offsets(subnet, count):
+    first, last = pools._offsets(pools.Subnet(subnet=subnet, gateway=""))
+    assert last - first + 1 == count
