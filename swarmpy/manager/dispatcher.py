@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
+from swarmpy.manager.leaving import Leaving
+from swarmpy.manager.tables import Tables, Told
 from swarmpy.model import messages as m
 from swarmpy.model.commands import AnyCommand, ObserveNode, ReportTasks, Result
 from swarmpy.model.errors import Refusal
@@ -47,6 +51,7 @@ def assigned(task: Task, world: Snapshot) -> m.Assigned:
         auth=task.auth,
         service_labels=service.view.labels if service else {},
         state=task.status.state,
+        networks=task.networks,
     )
 
 
@@ -73,6 +78,7 @@ class Session:
     welcomed: bool = False
     """Whether the node was recorded as ready for this session."""
     cluster: m.Cluster | None = None
+    networks: Told = field(default_factory=Told)
     outbox: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def send(self, message: m.Down) -> None:
@@ -87,6 +93,8 @@ class Dispatcher:
     def __init__(self, submit: Submit, world: Callable[[], Snapshot], clock: Clock) -> None:
         self._submit, self._world, self._clock = submit, world, clock
         self._sessions: dict[str, Session] = {}
+        self._tables = Tables()
+        self._leaving = Leaving(clock, self._answering)
 
     @property
     def sessions(self) -> dict[str, Session]:
@@ -109,10 +117,24 @@ class Dispatcher:
 
     def moved(self, before: Snapshot, after: Snapshot) -> None:
         """The world changed: wake the sessions that it concerns."""
-        everyone = before.nodes is not after.nodes or before.cluster is not after.cluster
+        everyone = (
+            before.nodes is not after.nodes
+            or before.cluster is not after.cluster
+            or before.networks is not after.networks
+            or (before.services is not after.services and len(after.networks))
+        )
         for node_id, session in self._sessions.items():
-            if everyone or before.node_tasks(node_id) is not after.node_tasks(node_id):
+            if (
+                everyone
+                or before.node_tasks(node_id) is not after.node_tasks(node_id)
+                or any(before.bucket_in(key) is not after.bucket_in(key) for key in session.networks.tables)
+            ):
                 session.dirty.set()
+        self._tables.forget(after)
+        self._leaving.forget(after)
+
+    def _answering(self) -> Iterable[tuple[str, Told]]:
+        return [(key, one.networks) for key, one in self._sessions.items() if not one.suspect]
 
     async def _doubt_everyone(self) -> None:
         """A new leader knows nothing of the nodes until they come back."""
@@ -214,6 +236,11 @@ class Dispatcher:
         match message:
             case m.Beat():
                 await session.send(m.Acknowledged(number=0))  # so that the agent notices a silent leader
+            case m.Applied():
+                session.networks.applied(message.seq)
+                if self._leaving:
+                    for one in self._sessions.values():
+                        one.dirty.set()
             case m.Statuses():
                 await self._submit(ReportTasks(node=session.node_id, statuses=message.items))
                 await session.send(m.Acknowledged(number=message.number))
@@ -227,12 +254,16 @@ class Dispatcher:
         with suppress(WireError):
             await session.send(self._welcome(session))
             first = True
+            pause: float | None = None
             while True:
-                await session.dirty.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await session.dirty.wait()
                 session.dirty.clear()
                 if not await self._send_cluster(session):
                     return
-                await self._send_tasks(session, full=first)
+                await self._send_networks(session, full=first)
+                pause = await self._send_tasks(session, full=first)
                 first = False
 
     def _welcome(self, session: Session) -> m.Welcome:
@@ -263,26 +294,47 @@ class Dispatcher:
             await session.send(fresh)
         return True
 
-    async def _send_tasks(self, session: Session, *, full: bool) -> None:
-        wanted = assignments(self._world(), session.node_id)
+    async def _send_networks(self, session: Session, *, full: bool) -> None:
+        """Tables go before the tasks that need them."""
+        seq = session.seq + 1
+        message = session.networks.news(self._tables, self._world(), session.node_id, seq, full=full)
+        if message is not None:
+            session.seq = seq
+            await session.send(message)
+
+    async def _send_tasks(self, session: Session, *, full: bool) -> float | None:
+        """Send what differs. Returns after how many seconds to look again: a task that leaves traffic is
+        told to stop only then."""
+        world = self._world()
+        wanted = assignments(world, session.node_id)
         told = session.told
+        waits: list[float] = []
+        for key in sorted(wanted):
+            # What an earlier leader said is not known: whoever runs is taken to be in traffic.
+            known = told.get(key) or (replace(wanted[key], desired=TaskState.RUNNING) if full else None)
+            seconds = self._leaving.wait(world, world.tasks[key], known.desired if known else None)
+            if seconds > 0 and known is not None:
+                wanted[key] = known
+                waits.append(seconds)
         changed = tuple(wanted[key] for key in sorted(wanted) if differs(wanted[key], told.get(key)))
         removed = tuple(sorted(key for key in told if key not in wanted))
         session.told = wanted
         if full or changed or removed:
             session.seq += 1
             await session.send(m.Assignments(seq=session.seq, full=full, tasks=changed, removed=removed))
+        return min(waits, default=None)
 
 
 def differs(new: m.Assigned, old: m.Assigned | None) -> bool:
     """Whether the agent must hear of it: it knows the observed state better than the store does."""
     if old is None:
         return True
-    return (new.desired, new.template, new.auth, new.endpoint) != (
+    return (new.desired, new.template, new.auth, new.endpoint, new.networks) != (
         old.desired,
         old.template,
         old.auth,
         old.endpoint,
+        old.networks,
     )
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
+from swarmpy.model.fabric import Delta
 from swarmpy.model.lifecycle import TaskState
-from swarmpy.model.objects import Description, TaskStatus
+from swarmpy.model.objects import Attachment, Description, TaskStatus
 
 
 class Assigned(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +32,8 @@ class Assigned(msgspec.Struct, frozen=True, kw_only=True):
     service_labels: dict[str, str] = {}
     state: TaskState = TaskState.ASSIGNED
     """The stored observed state, so that an agent that lost its memory does not start a finished task."""
+    networks: tuple[Attachment, ...] = ()
+    """Its places in networks; their tables are sent before it."""
 
     @property
     def name(self) -> str:
@@ -59,6 +62,12 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
     """I live. `seq` is the last assignment sequence number applied."""
+
+    seq: int
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True, tag="applied"):
+    """The node's kernel is as all tables up to this sequence number say."""
 
     seq: int
 
@@ -95,6 +104,15 @@ class Assignments(msgspec.Struct, frozen=True, kw_only=True, tag="assignments"):
     seq: int
     full: bool
     tasks: tuple[Assigned, ...]
+    removed: tuple[str, ...] = ()
+
+
+class Networks(msgspec.Struct, frozen=True, kw_only=True, tag="networks"):
+    """Changes of the tables of the node's networks; `full`: forget all others. Numbered with Assignments."""
+
+    seq: int
+    full: bool
+    deltas: tuple[Delta, ...]
     removed: tuple[str, ...] = ()
 
 
@@ -140,8 +158,8 @@ class Goodbye(msgspec.Struct, frozen=True, kw_only=True, tag="goodbye"):
     removed: bool = False
 
 
-Up = Beat | Statuses | Describe
-Down = Welcome | Assignments | Acknowledged | Cluster | LogsWanted | LogsDone | Goodbye
+Up = Beat | Applied | Statuses | Describe
+Down = Welcome | Assignments | Networks | Acknowledged | Cluster | LogsWanted | LogsDone | Goodbye
 
 
 def to_body(message: msgspec.Struct) -> dict[str, Any]:

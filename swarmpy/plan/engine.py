@@ -65,6 +65,8 @@ def adopt(assigned: Assigned, known: LocalTask | None) -> LocalTask:
     status = known.status
     if assigned.state > status.state:
         status = msgspec.structs.replace(status, state=assigned.state)
+    if known.assigned.desired > assigned.desired:  # a new leader may not know what an old one said last
+        assigned = msgspec.structs.replace(assigned, desired=known.assigned.desired)
     return msgspec.structs.replace(known, assigned=assigned, status=status, leaving=False)
 
 

@@ -11,6 +11,19 @@ numbers, touch files, open sockets or start threads except through a port.
 
 from __future__ import annotations
 
+from swarmpy.model.links import (
+    Answer,
+    Link,
+    LinkSeen,
+    MeshPort,
+    MeshTable,
+    Neighbour,
+    Plug,
+    Question,
+    Return,
+    SandboxTable,
+    VirtualService,
+)
 from swarmpy.ports.basics import (
     Clock,
     Disk,
@@ -36,26 +49,16 @@ from swarmpy.ports.engine import (
     LogQuery,
 )
 from swarmpy.ports.fabric import (
-    Answer,
     Balancer,
     Driver,
     FabricError,
+    FabricPorts,
     Joined,
-    Link,
-    LinkSeen,
     Mesh,
-    MeshPort,
-    MeshTable,
     Names,
-    Neighbour,
     Overlay,
-    Plug,
     Plugged,
     Plumber,
-    Question,
-    Return,
-    SandboxTable,
-    VirtualService,
 )
 from swarmpy.ports.log import (
     AmbiguousError,
@@ -98,6 +101,7 @@ __all__ = [
     "EngineGoneError",
     "Entropy",
     "FabricError",
+    "FabricPorts",
     "InitRequest",
     "Instant",
     "JoinRequest",

@@ -71,7 +71,7 @@ async def test_a_session_registers_the_node_and_gets_everything(cluster: Cluster
     assert isinstance(welcome, m.Welcome)
     assert [one.node_id for one in welcome.managers] == ["m1"]
     assert isinstance(first, m.Assignments)
-    assert (first.full, first.seq, first.tasks) == (True, 1, ())
+    assert (first.full, first.seq, first.tasks) == (True, 2, ())
     node = cluster.store.world.nodes["w1"]
     assert (node.status.state, node.hostname, node.status.address) == (NodeState.READY, "w1", "10.0.0.2")
     await end.close()
@@ -93,7 +93,7 @@ async def test_differences_and_reports(cluster: Cluster) -> None:
     told = await hear(end, m.Assignments)
     assert isinstance(told, m.Assignments)
     (task,) = told.tasks
-    assert (told.full, told.seq, task.desired) == (False, 2, TaskState.RUNNING)
+    assert (told.full, told.seq, task.desired) == (False, 3, TaskState.RUNNING)
     await end.send(
         m.to_body(m.Statuses(number=1, items=((task.id, TaskStatus(state=TaskState.RUNNING, pid=7)),)))
     )

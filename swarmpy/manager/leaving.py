@@ -1,0 +1,69 @@
+"""Who is on the way out of traffic, and which nodes have not answered yet. The leader's, for its term.
+
+A new leader begins again: every task that still runs and is not wanted waits for answers anew, for a bounded
+time. What does not belong here: the decision (plan/leaving), sessions (dispatcher.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from swarmpy.manager.tables import Told
+from swarmpy.model.lifecycle import TaskState
+from swarmpy.model.objects import Task
+from swarmpy.plan import leaving
+from swarmpy.ports import Clock
+from swarmpy.state.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
+
+Others = Callable[[], Iterable[tuple[str, Told]]]
+"""(node id, what it was told) of the sessions that are alive and not suspect."""
+
+
+class Leaving:
+    """See the file's charter."""
+
+    def __init__(self, clock: Clock, others: Others) -> None:
+        self._clock, self._others = clock, others
+        self._leavers: dict[str, leaving.Leaver] = {}
+
+    def wait(self, world: Snapshot, task: Task, told: TaskState | None) -> float:
+        """Seconds until the task's node may be told to stop it; 0: now."""
+        if not leaving.leaves(task, told):
+            self._leavers.pop(task.id, None)
+            return 0.0
+        now = self._clock.monotonic()
+        leaver = self._leavers.get(task.id)
+        if leaver is None:
+            service = world.services.get(task.service_id)
+            drain = leaving.drain_of(service.view.labels if service else {})
+            leaver = leaving.Leaver(task.id, task.version, now, drain)
+        silent = () if leaver.answered is not None else self._silent(leaver, task)
+        if leaver.answered is None and (not silent or now >= leaver.since + leaving.PATIENCE):
+            if silent:
+                logger.warning("task %s stops although %s did not answer", task.name, ", ".join(silent))
+            leaver = replace(leaver, answered=now)
+        self._leavers[task.id] = leaver
+        seconds = leaving.wait(now, leaver, silent)
+        if seconds <= 0:
+            del self._leavers[task.id]
+        return seconds
+
+    def _silent(self, leaver: leaving.Leaver, task: Task) -> list[str]:
+        mine = {place.network_id for place in task.networks}
+        return sorted(
+            node_id
+            for node_id, told in self._others()
+            if told.settled < leaver.version and not mine.isdisjoint(told.tables)
+        )
+
+    def forget(self, world: Snapshot) -> None:
+        """Drop tasks that are gone."""
+        for task_id in [key for key in self._leavers if key not in world.tasks]:
+            del self._leavers[task_id]
+
+    def __bool__(self) -> bool:
+        return bool(self._leavers)

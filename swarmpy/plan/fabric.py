@@ -1,0 +1,305 @@
+"""What a node does next for its networks: tables + what its kernel holds -> actions.
+
+What belongs here: the comparison, as a pure, level-triggered function; it repairs whatever differs, however
+that came about. Order matters: what is new can be reached before anything points to it, and nothing points
+any more to what goes. What does not: carrying out (agent/fabric), what tables say (plan/tables).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from swarmpy.model.fabric import Endpoint, IngressNode, PublishedPort, ServiceEntry, Table
+from swarmpy.model.links import (
+    Link,
+    LinkSeen,
+    MeshPort,
+    MeshTable,
+    Neighbour,
+    Return,
+    SandboxTable,
+    VirtualService,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """All that is known on the node. `local`: its own VXLAN address. `links`: the kernel's, None while they
+    were not looked at. `sandboxes`: path by task id, of containers that run. `programmed`: what each sandbox
+    surely holds; `mesh` and `served` likewise. `endpoints`: the Engine's endpoints that exist, None while
+    that is not known. `complete`: the leader sent all tables, so that others' leftovers may go."""
+
+    node_id: str
+    local: str
+    tables: Mapping[str, Table]
+    links: Mapping[str, LinkSeen] | None = None
+    sandboxes: Mapping[str, str] = field(default_factory=dict)
+    programmed: Mapping[str, SandboxTable] = field(default_factory=dict)
+    mesh: MeshTable | None = None
+    served: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    endpoints: frozenset[str] | None = None
+    complete: bool = False
+
+
+# ---- actions
+
+
+@dataclass(frozen=True, slots=True)
+class Ensure:
+    """Make or mend a network's links."""
+
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Change forwarding entries."""
+
+    network_id: str
+    add: tuple[Neighbour, ...] = ()
+    remove: tuple[Neighbour, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """Make a container's namespace as the table says."""
+
+    sandbox: str
+    table: SandboxTable
+    before: SandboxTable | None
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """Make the routing mesh as the table says; None: take it away."""
+
+    table: MeshTable | None
+    before: MeshTable | None
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Answer names at these addresses of the network; () no more."""
+
+    network_id: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unplug:
+    """Remove links that no container has."""
+
+    network_id: str
+    endpoint_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Remove a network's links."""
+
+    network_id: str
+
+
+Action = Ensure | Forward | Balance | Mesh | Serve | Unplug | Drop
+
+
+def plan(world: World) -> tuple[Action, ...]:
+    """What to do now, in this order; () when all is as it should be."""
+    seen = world.links
+    if seen is None or not world.local:
+        return ()
+    actions: list[Action] = []
+    later: list[Action] = []
+    for network_id, table in sorted(world.tables.items()):
+        link = link_of(table, world.node_id, world.local)
+        known = seen.get(network_id)
+        if known is None or known.link != link:
+            actions.append(Ensure(link))
+        add, remove = _forwarding(table, world.node_id, known)
+        if add:
+            actions.append(Forward(network_id, add=add))
+        if remove:
+            later.append(Forward(network_id, remove=remove))
+        addresses = served_at(table)
+        if world.served.get(network_id, ()) != addresses:
+            actions.append(Serve(network_id, addresses))
+    actions += _balancers(world)
+    actions += _mesh(world)
+    return (*actions, *later, *_leftovers(world, seen))
+
+
+# ---------------------------------------------------------------- links and forwarding
+
+
+def link_of(table: Table, node_id: str, local: str) -> Link:
+    """The links of the network on this node. In the ingress network each node has its own address and MAC."""
+    own = _own(table, node_id)
+    if not table.ingress:
+        gateways, mac = table.gateways, ""
+    elif own is None:
+        gateways, mac = (), ""
+    else:
+        lengths = {":" in cidr: cidr.partition("/")[2] for cidr in table.subnets}
+        gateways = tuple(f"{one}/{lengths[':' in one]}" for one in own.addresses)
+        mac = own.mac
+    return Link(
+        network_id=table.id, vni=table.vni, mtu=table.mtu, local=local, port=table.port,
+        gateways=gateways, bridge_mac=mac,
+    )  # fmt: skip
+
+
+def _own(table: Table, node_id: str) -> IngressNode | None:
+    return next((one for one in table.nodes if one.id == node_id), None)
+
+
+def served_at(table: Table) -> tuple[str, ...]:
+    """Where names are served: at the network's gateways, which only this node's containers reach."""
+    return () if table.ingress else tuple(cidr.partition("/")[0] for cidr in table.gateways)
+
+
+def _forwarding(
+    table: Table, node_id: str, known: LinkSeen | None
+) -> tuple[tuple[Neighbour, ...], tuple[Neighbour, ...]]:
+    wanted = {one.mac: one for one in neighbours(table, node_id)}
+    have = known.neighbours if known is not None else {}
+    add = tuple(one for mac, one in sorted(wanted.items()) if have.get(mac) != one)
+    stale = {mac for mac, one in have.items() if wanted.get(mac) != one}
+    # An entry that is to change is replaced: its old form goes first, with the addition.
+    return add, tuple(have[mac] for mac in sorted(stale) if mac not in wanted)
+
+
+def neighbours(table: Table, node_id: str) -> Iterable[Neighbour]:
+    """The network's stations on other nodes."""
+    for endpoint in table.endpoints:
+        if endpoint.node_id != node_id and endpoint.vtep:
+            yield Neighbour(endpoint.mac, endpoint.vtep, endpoint.addresses)
+    for node in table.nodes:
+        if node.id != node_id and node.vtep:
+            yield Neighbour(node.mac, node.vtep, node.addresses)
+
+
+# ---------------------------------------------------------------- balancers
+
+
+def _backends(table: Table) -> dict[str, list[Endpoint]]:
+    found: dict[str, list[Endpoint]] = {}
+    for endpoint in table.endpoints:
+        if endpoint.serving:
+            found.setdefault(endpoint.service_id, []).append(endpoint)
+    return found
+
+
+def _same_kind(address: str, others: Iterable[str]) -> tuple[str, ...]:
+    return tuple(one for one in others if (":" in one) == (":" in address))
+
+
+def _services(table: Table) -> tuple[VirtualService, ...]:
+    backends = _backends(table)
+
+    def of(entry: ServiceEntry, vip: str) -> VirtualService:
+        serving = backends.get(entry.id, ())
+        return VirtualService(
+            vip, tuple(sorted(one for end in serving for one in _same_kind(vip, end.addresses)))
+        )
+
+    return tuple(of(entry, vip) for entry in table.services for vip in entry.vips)
+
+
+def _returns(table: Table) -> tuple[Return, ...]:
+    return tuple(
+        Return(node.number, node.mac, address)
+        for node in table.nodes
+        for address in node.addresses
+        if ":" not in address
+    )
+
+
+class Sandboxes:
+    """Tables of sandboxes, the parts of each network worked out once."""
+
+    def __init__(self, tables: Mapping[str, Table]) -> None:
+        self._tables = tables
+        self._services: dict[str, tuple[VirtualService, ...]] = {}
+        self._homes: dict[str, list[tuple[Table, Endpoint]]] | None = None
+
+    def _of_task(self, task_id: str) -> list[tuple[Table, Endpoint]]:
+        if self._homes is None:
+            self._homes = {}
+            for _, table in sorted(self._tables.items()):
+                for endpoint in table.endpoints:
+                    self._homes.setdefault(endpoint.id, []).append((table, endpoint))
+        return self._homes.get(task_id, [])
+
+    def table(self, task_id: str) -> SandboxTable | None:
+        """What the namespace of the task's container is to hold; None where the task is in no table."""
+        homes = self._of_task(task_id)
+        if not homes:
+            return None
+        services: list[VirtualService] = []
+        address = ""
+        returns: tuple[Return, ...] = ()
+        for table, endpoint in homes:
+            if table.id not in self._services:
+                self._services[table.id] = _services(table)
+            services += self._services[table.id]
+            if table.ingress:
+                address, returns = endpoint.addresses[0], _returns(table)
+        return SandboxTable(services=tuple(sorted(services)), ingress_address=address, returns=returns)
+
+
+def _balancers(world: World) -> Iterable[Action]:
+    wanted = Sandboxes(world.tables)
+    for task_id, path in sorted(world.sandboxes.items()):
+        table = wanted.table(task_id)
+        before = world.programmed.get(path)
+        if table is not None and table != before:
+            yield Balance(path, table, before)
+
+
+# ---------------------------------------------------------------- the routing mesh
+
+
+def mesh_of(table: Table, node_id: str) -> MeshTable | None:
+    """The mesh of this node by the ingress network's table; None where it takes no part."""
+    own = _own(table, node_id)
+    if own is None:
+        return None
+    backends = _backends(table)
+    return MeshTable(
+        network_id=table.id,
+        addresses=own.addresses,
+        ports=tuple(sorted(_port(one, backends.get(one.service_id, []), node_id) for one in table.ports)),
+        hosts=tuple(sorted((one.protocol, one.published, one.host) for one in table.ports)),
+    )
+
+
+def _port(port: PublishedPort, serving: list[Endpoint], node_id: str) -> MeshPort:
+    chosen = [one for one in serving if port.source != "local" or one.node_id == node_id]
+    addresses = (address for one in chosen for address in one.addresses if ":" not in address)
+    return MeshPort(
+        port.protocol, port.published, port.target, tuple(sorted(addresses)), port.source == "snat"
+    )
+
+
+def _mesh(world: World) -> Iterable[Action]:
+    tables = [table for table in world.tables.values() if table.ingress]
+    wanted = mesh_of(tables[0], world.node_id) if tables else None
+    if wanted != world.mesh:
+        yield Mesh(wanted, world.mesh)
+
+
+# ---------------------------------------------------------------- what nobody needs any more
+
+
+def _leftovers(world: World, seen: Mapping[str, LinkSeen]) -> Iterable[Action]:
+    for network_id, link in sorted(seen.items()):
+        if network_id in world.tables:
+            if world.endpoints is not None:
+                for endpoint_id in sorted(set(link.plugs) - world.endpoints):
+                    yield Unplug(network_id, endpoint_id)
+        elif world.complete:
+            yield Drop(network_id)
+    if world.complete:
+        for network_id in sorted(set(world.served) - set(world.tables)):
+            yield Serve(network_id, ())

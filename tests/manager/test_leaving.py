@@ -1,0 +1,81 @@
+"""A task leaves traffic before it is told to stop: nodes answer, or patience ends."""
+
+from __future__ import annotations
+
+import asyncio
+
+from swarmpy.model import messages as m
+from swarmpy.model.commands import CreateNetwork, CreateService, RemoveService
+from swarmpy.model.lifecycle import TaskState
+from swarmpy.model.objects import TaskStatus
+from swarmpy.plan import leaving
+from tests.manager.fakes import Pipe
+from tests.manager.test_dispatcher import Cluster, cluster, drained, hear
+
+__all__ = ["cluster"]
+
+NET = "n" * 25
+SPEC = (
+    '{"Name":"web","Labels":{"io.swarmpy.drain-delay":"0.01"},"Mode":{"Replicated":{"Replicas":1}},'
+    '"TaskTemplate":{"ContainerSpec":{"Image":"web:1"},"Networks":[{"Target":"front"}]}}'
+)
+
+
+async def running(cluster: Cluster) -> tuple[Pipe, str]:
+    """A service on w1 in a network; w1's session, told and answered."""
+    await drained(cluster)
+    await cluster.writer.submit(CreateNetwork(id=NET, spec='{"Name":"front","Driver":"overlay"}'))
+    end, _ = cluster.dial("w1")
+    await hear(end, m.Assignments)
+    await cluster.writer.submit(CreateService(id="s1", spec=SPEC))
+    tables = await hear(end, m.Networks)
+    assert isinstance(tables, m.Networks)
+    assert [delta.head.name for delta in tables.deltas] == ["front"]
+    told = await hear(end, m.Assignments)
+    assert isinstance(told, m.Assignments)
+    assert told.seq > tables.seq
+    assert told.tasks[0].networks[0].addresses == ("10.0.1.3/24",)
+    key = told.tasks[0].id
+    await end.send(m.to_body(m.Statuses(number=1, items=((key, TaskStatus(state=TaskState.RUNNING)),))))
+    serving = await hear(end, m.Networks)
+    assert isinstance(serving, m.Networks)
+    assert [one.serving for one in serving.deltas[0].endpoints] == [True]
+    await end.send(m.to_body(m.Applied(seq=serving.seq)))
+    return end, key
+
+
+async def told_to_stop(cluster: Cluster, end: Pipe) -> m.Assignments:
+    """Let time pass, in small steps, until the node is told."""
+    hearing = asyncio.ensure_future(hear(end, m.Assignments))
+    while not hearing.done():
+        cluster.clock.mono += 0.01
+        await asyncio.wait({hearing}, timeout=0.005)
+    told = hearing.result()
+    assert isinstance(told, m.Assignments)
+    return told
+
+
+async def test_the_node_hears_of_the_stop_after_everyone_has_answered(cluster: Cluster) -> None:
+    end, key = await running(cluster)
+    start = cluster.clock.mono
+    await cluster.writer.submit(RemoveService(service="s1"))
+    gone = await hear(end, m.Networks)
+    assert isinstance(gone, m.Networks)
+    assert not any(one.serving for delta in gone.deltas for one in delta.endpoints)
+    assert cluster.dispatcher.sessions["w1"].told[key].desired == TaskState.RUNNING
+    await end.send(m.to_body(m.Applied(seq=gone.seq)))
+    told = await told_to_stop(cluster, end)
+    assert [one.desired for one in told.tasks] == [TaskState.REMOVE]
+    assert cluster.clock.mono - start < leaving.PATIENCE
+    await end.close()
+
+
+async def test_a_node_that_does_not_answer_is_not_waited_for_for_ever(cluster: Cluster) -> None:
+    end, _ = await running(cluster)
+    start = cluster.clock.mono
+    await cluster.writer.submit(RemoveService(service="s1"))
+    await hear(end, m.Networks)
+    told = await told_to_stop(cluster, end)
+    assert [one.desired for one in told.tasks] == [TaskState.REMOVE]
+    assert cluster.clock.mono - start >= leaving.PATIENCE
+    await end.close()
