@@ -30,7 +30,7 @@ from swarmpy.node.toolbox import Interface
 from swarmpy.pki.identity import Identity
 from swarmpy.pki.rpc import Revoked
 from swarmpy.pki.seal import DataKeys, Sealing
-from swarmpy.ports import Body, Log, Machine, Member, Wire
+from swarmpy.ports import Body, FabricPorts, Log, Machine, Member, Wire
 
 logger = logging.getLogger("swarmpy")
 
@@ -48,6 +48,7 @@ class RealTools:
         self.entropy = SystemEntropy()
         self.disk = FileDisk(state_dir)
         self.engine = DockerEngine(engine_url)
+        self.fabric: FabricPorts | None = None
 
     def interfaces(self) -> Sequence[Interface]:
         """Addresses that others may reach."""

@@ -10,14 +10,18 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
 from swarmpy.agent import journal
+from swarmpy.agent.fabric import FabricWorker
 from swarmpy.agent.logs import LogSender
+from swarmpy.agent.plumber import AgentPlumber
 from swarmpy.agent.session import NodeRemovedError, Session
 from swarmpy.agent.worker import Worker
 from swarmpy.model import messages as m
 from swarmpy.model.objects import Description, Resource
 from swarmpy.plan.template import NodeFacts
-from swarmpy.ports import Clock, Disk, Engine, EngineError, Entropy, Wire
+from swarmpy.ports import Clock, Disk, Engine, EngineError, Entropy, FabricPorts, Wire
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +88,7 @@ class Agent:
         entropy: Entropy,
         managers: list[tuple[str, str]],
         address: str = "",
+        fabric: FabricPorts | None = None,
         on_cluster: OnCluster,
         on_removed: OnRemoved,
     ) -> None:
@@ -101,6 +106,11 @@ class Agent:
             self._heard,
             self._worker.statuses,
         )
+        self._fabric: FabricWorker | None = None
+        if fabric is not None:
+            self._fabric = self._weave(fabric, disk, address)
+        self._features: frozenset[str] = frozenset()
+        self._address = address
         self._worker.managers = lambda: tuple(m.Manager(*one) for one in self._session.managers)
         self._logs = LogSender(wire, engine, self._worker.container_of)
         self._tasks: list[asyncio.Task[None]] = []
@@ -116,8 +126,29 @@ class Agent:
         """Whether the session with the leader stands."""
         return self._session.connected
 
+    def _weave(self, ports: FabricPorts, disk: Disk, address: str) -> FabricWorker:
+        """The node's network, beside the worker."""
+        worker = self._worker
+        fabric = FabricWorker(
+            self._node_id,
+            address,
+            ports,
+            disk,
+            sandboxes=lambda: worker.sandboxes,
+            tasks=lambda: worker.tasks,
+            wired=worker.wake,
+            applied=self._session.applied,
+        )
+        worker.wires, worker.is_wired, worker.on_containers = fabric.wires, fabric.is_wired, fabric.look
+        return fabric
+
     async def start(self) -> None:
-        """Adopt what runs, and take part."""
+        """Adopt what runs, and take part. Raises OSError."""
+        if self._fabric is not None:
+            self._fabric.remember(await self._disk.work(lambda: journal.load_networks(self._disk)))
+            self._features = await self._probe(self._fabric.ports)
+            # First of all: the Engine may ask for it as soon as it restarts a container.
+            await self._fabric.ports.driver.start(AgentPlumber(self._fabric))
         memory = await self._disk.work(lambda: journal.load(self._disk))
         self._worker.remember(memory)
         if memory.managers:
@@ -128,6 +159,15 @@ class Agent:
             asyncio.create_task(self._worker.run(), name="worker"),
             asyncio.create_task(self._converse(), name="session"),
         ]
+        if self._fabric is not None:
+            self._tasks.append(asyncio.create_task(self._fabric.run(), name="fabric"))
+
+    @staticmethod
+    async def _probe(ports: FabricPorts) -> frozenset[str]:
+        found = set(await ports.overlay.probe())
+        if await ports.balancer.probe():
+            found.add(ports.balancer.name)
+        return frozenset(found)
 
     async def stop(self) -> None:
         """Stop taking part; containers stay as they are."""
@@ -137,6 +177,9 @@ class Agent:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._logs.stop()
+        if self._fabric is not None:
+            await self._fabric.ports.driver.stop()
+            await self._fabric.ports.names.stop()
 
     async def wipe(self) -> None:
         """Stop and remove every container of the cluster on this node; the session ends first."""
@@ -149,6 +192,17 @@ class Agent:
                 await self._worker.emptied()
         except TimeoutError:
             logger.warning("not all containers of the cluster could be removed")
+        if self._fabric is not None:
+            await self._fabric.wipe()
+            await self._remove_networks()
+
+    async def _remove_networks(self) -> None:
+        """The Engine's networks of ours go with the cluster."""
+        try:
+            for name in await self._engine.networks():
+                await self._engine.remove_network(name)
+        except EngineError as error:
+            logger.warning("a network of the Engine could not be removed: %s", error)
 
     # ------------------------------------------------------------ parts
 
@@ -163,7 +217,15 @@ class Agent:
         match message:
             case m.Assignments():
                 self._worker.assign(message)
+            case m.Networks():
+                if self._fabric is not None:
+                    self._fabric.take(message)
+                    self._worker.wake()
+                else:
+                    self._session.applied(message.seq)
             case m.Welcome() | m.Cluster():
+                if self._fabric is not None and isinstance(message, m.Welcome):
+                    self._fabric.begin_session()
                 self._worker.save_soon()
                 self._on_cluster(message)
             case m.LogsWanted():
@@ -174,7 +236,7 @@ class Agent:
     async def _describe(self) -> None:
         while True:
             try:
-                fresh = description_of(await self._engine.info())
+                fresh = self._with_network(description_of(await self._engine.info()))
             except EngineError as error:
                 logger.warning("the Engine does not say what it is: %s", error)
             else:
@@ -183,6 +245,13 @@ class Agent:
                     self._session.describe_again()
                 self._described.set()
             await asyncio.sleep(REFRESH if self._described.is_set() else FIRST_LOOK)
+
+    def _with_network(self, about: Description) -> Description:
+        """What the kernel offers to networks, and how wide its link to the other nodes is."""
+        if self._fabric is None:
+            return about
+        mtu = self._fabric.ports.overlay.underlay_mtu(self._address) if self._address else 0
+        return replace(about, mtu=mtu, features=tuple(sorted(self._features)))
 
     async def _converse(self) -> None:
         await self._described.wait()

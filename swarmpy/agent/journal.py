@@ -12,6 +12,7 @@ import logging
 import msgspec
 
 from swarmpy.model import codec
+from swarmpy.model.fabric import Table
 from swarmpy.model.messages import Assigned, Manager
 from swarmpy.model.objects import TaskStatus
 from swarmpy.ports import Disk
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "agent"
 FILE = "agent/tasks"
+NETWORKS = "agent/networks"
 
 
 class Remembered(msgspec.Struct, frozen=True):
@@ -34,6 +36,30 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
     tasks: tuple[Remembered, ...] = ()
     managers: tuple[Manager, ...] = ()
+
+
+class KeptNetworks(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of the networks' file: their last tables, so that names are answered and containers are
+    connected while no manager is there."""
+
+    tables: dict[str, Table] = {}
+
+
+def load_networks(disk: Disk) -> dict[str, Table]:
+    """The tables kept; none where there is no file or it is damaged: the leader sends them again."""
+    try:
+        return codec.decode(KeptNetworks, disk.read(NETWORKS)).tables
+    except FileNotFoundError:
+        return {}
+    except (codec.CodecError, OSError) as error:
+        logger.warning("the agent's networks cannot be read (%s): the leader sends them again", error)
+        return {}
+
+
+def save_networks(disk: Disk, tables: dict[str, Table]) -> None:
+    """Keep them, durably. Raises OSError."""
+    disk.mkdir(FOLDER)
+    disk.replace(NETWORKS, codec.encode(KeptNetworks(tables=tables)))
 
 
 def load(disk: Disk) -> Memory:

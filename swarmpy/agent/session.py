@@ -59,6 +59,7 @@ class Session:
         self._number = 0
         self._news = asyncio.Event()
         self._seq = 0
+        self._applied = self._said = 0
         self._heard = 0.0
         self._beat = 1.0
         self._redescribe = False
@@ -67,6 +68,12 @@ class Session:
         """A new status; replaces an older one that is not acknowledged yet."""
         self._pending[task_id] = status
         self._news.set()
+
+    def applied(self, seq: int) -> None:
+        """The kernel is as all tables up to this sequence number of the present session say."""
+        if seq > self._applied:
+            self._applied = seq
+            self._news.set()
 
     def describe_again(self) -> None:
         """The node's description changed."""
@@ -120,6 +127,7 @@ class Session:
         channel = await self._wire.open(address, "session", m.to_body(hello), timeout=DIAL)
         loop = asyncio.get_running_loop()
         self._heard, self._seq, self._sent = loop.time(), 0, {}
+        self._applied = self._said = 0
         helpers = [asyncio.ensure_future(self._beats(channel)), asyncio.ensure_future(self._reports(channel))]
         try:
             while True:
@@ -150,9 +158,9 @@ class Session:
                 self._learn(message.managers)
             case m.Cluster():
                 self._learn(message.managers)
-            case m.Assignments():
+            case m.Assignments() | m.Networks():
                 if message.seq != self._seq + 1:
-                    logger.warning("assignments %d came after %d: reconnecting", message.seq, self._seq)
+                    logger.warning("message %d came after %d: reconnecting", message.seq, self._seq)
                     return False
                 self._seq = message.seq
             case m.Acknowledged():
@@ -185,14 +193,22 @@ class Session:
         with suppress(WireError):
             while True:
                 await self._news.wait()
+                await self._send_applied(channel)
                 await asyncio.sleep(GATHER)
                 self._news.clear()
                 if not self.connected:
                     continue
+                await self._send_applied(channel)
                 if self._redescribe:
                     self._redescribe = False
                     await channel.send(m.to_body(m.Describe(description=self._describe())))
                 await self._send_statuses(channel)
+
+    async def _send_applied(self, channel: Channel) -> None:
+        """A task may wait for this answer before it stops: it is sent without gathering."""
+        if self.connected and self._applied > self._said:
+            self._said = self._applied
+            await channel.send(m.to_body(m.Applied(seq=self._said)))
 
     async def _send_statuses(self, channel: Channel) -> None:
         under_way = {key: status for sent in self._sent.values() for key, status in sent.items()}

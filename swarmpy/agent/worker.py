@@ -9,17 +9,19 @@ talking to managers (session.py).
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from msgspec.structs import replace
 
 from swarmpy.agent import journal
+from swarmpy.agent.fabric import Sandbox
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.messages import Assignments, Manager
 from swarmpy.model.objects import TaskStatus
 from swarmpy.plan import engine as p
-from swarmpy.plan.container import CLUSTER_LABEL
+from swarmpy.plan.container import CLUSTER_LABEL, TASK_LABEL, Wire
 from swarmpy.plan.template import NodeFacts
 from swarmpy.ports import Clock, ContainerSeen, Disk, Engine, EngineError, EngineGoneError
 
@@ -49,6 +51,7 @@ def seen(container: ContainerSeen) -> p.Container:
         oom_killed=container.oom_killed,
         health=container.health,
         ports=container.ports,
+        networks=tuple(name for name, _ in container.networks),
     )
 
 
@@ -76,6 +79,14 @@ class Worker:
         self._empty = asyncio.Event()
         self._starts, self._pulls = asyncio.Semaphore(STARTS), asyncio.Semaphore(PULLS)
         self.managers: Callable[[], tuple[Manager, ...]] = tuple
+        self.wires: Callable[[], Mapping[str, Wire]] = dict
+        """The networks that this node carries, by id."""
+        self.is_wired: Callable[[str], bool] = lambda _task_id: True
+        """Whether a task's running container is connected as it should be."""
+        self.on_containers: Callable[[], None] = lambda: None
+        """Called when containers were looked at."""
+        self.sandboxes: dict[str, Sandbox] | None = None
+        """Namespaces of running containers by task id; None while the Engine was not asked."""
 
     # ------------------------------------------------------------ what is wanted
 
@@ -116,6 +127,10 @@ class Worker:
         local = self.tasks.get(key)
         if local is not None:
             self.tasks[key] = replace(local, leaving=True)
+
+    def wake(self) -> None:
+        """Judge again what is known."""
+        self._wake.set()
 
     def look(self) -> None:
         """Look at the Engine again, soon."""
@@ -167,6 +182,12 @@ class Worker:
             self._containers, self._stale = None, True
             return
         self._containers = tuple(seen(one) for one in found)
+        self.sandboxes = {
+            one.labels.get(TASK_LABEL, ""): Sandbox(one.sandbox, tuple(end for _, end in one.networks if end))
+            for one in found
+            if one.sandbox and one.pid
+        }
+        self.on_containers()
 
     async def _listen(self) -> None:
         while True:
@@ -178,8 +199,20 @@ class Worker:
             self.look()
             await asyncio.sleep(RETRY)
 
+    def _wired(self, containers: tuple[p.Container, ...]) -> tuple[p.Container, ...]:
+        """The containers, with what is known of their connections by now."""
+        return tuple(
+            dataclasses.replace(one, wired=not self._attached(one.task_id) or self.is_wired(one.task_id))
+            for one in containers
+        )
+
+    def _attached(self, task_id: str) -> bool:
+        local = self.tasks.get(task_id)
+        return local is not None and bool(local.assigned.networks)
+
     def _turn(self, containers: tuple[p.Container, ...]) -> None:
         """Plan and set going until nothing more is decided at once."""
+        containers = self._wired(containers)
         while True:
             world = p.NodeWorld(
                 node=self._facts(),
@@ -191,6 +224,7 @@ class Worker:
                 pulling=frozenset(
                     key for key, (_, action) in self._busy.items() if isinstance(action, p.Pull)
                 ),
+                networks=self.wires(),
             )
             actions = p.plan(self._clock.now(), world)
             for action in actions:
@@ -234,7 +268,7 @@ class Worker:
                 async with self._pulls:
                     await self._pull(action)
             case p.Create():
-                await self._engine.create(action.name, action.config)
+                await self._create(action)
             case p.Start():
                 async with self._starts:
                     await self._engine.start(action.container_id)
@@ -242,6 +276,19 @@ class Worker:
                 await self._engine.stop(action.container_id, action.grace)
             case p.Remove():
                 await self._engine.remove(action.container_id)
+
+    async def _create(self, action: p.Create) -> None:
+        """Create it, and connect it to its further networks: the Engine takes one with the request. Where
+        that fails half-way the container goes, so that the next one begins anew."""
+        for place in action.places:
+            await self._engine.ensure_network(place.network, place.network_id)
+        container_id = await self._engine.create(action.name, action.config)
+        try:
+            for place in action.places[1:]:
+                await self._engine.connect(container_id, place.network, place.options)
+        except EngineError:
+            await self._engine.remove(container_id)
+            raise
 
     async def _pull(self, action: p.Pull) -> None:
         """Docker's rule: always try, but a pinned image that is here needs no pull, and one that cannot be

@@ -61,6 +61,7 @@ class Member:
             entropy=tools.entropy,
             managers=list(kept.managers),
             address=addresses.split(kept.advertise, addresses.PORT)[0],
+            fabric=tools.fabric,
             on_cluster=self._on_cluster,
             on_removed=self._on_removed,
         )

@@ -13,7 +13,7 @@ from typing import Protocol
 from swarmpy.pki.identity import Identity
 from swarmpy.pki.rpc import Revoked
 from swarmpy.pki.seal import Sealing
-from swarmpy.ports import Body, Clock, Disk, Engine, Entropy, Log, Machine, Wire
+from swarmpy.ports import Body, Clock, Disk, Engine, Entropy, FabricPorts, Log, Machine, Wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,10 @@ class Toolbox(Protocol):
     @property
     def engine(self) -> Engine:
         """The node's container engine."""
+
+    @property
+    def fabric(self) -> FabricPorts | None:
+        """The node's network; None where it has none."""
 
     def interfaces(self) -> Sequence[Interface]:
         """The machine's global unicast addresses, loopback excluded, without the Engine's own bridges."""

@@ -12,8 +12,10 @@ import binascii
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from swarmpy.model.fabric import mac_of
 from swarmpy.model.messages import Assigned
 from swarmpy.model.specs import (
     ContainerSpec,
@@ -36,6 +38,31 @@ DEFAULT_GRACE = 10.0
 _PREDEFINED_NETWORKS = ("host", "none", "bridge")
 
 
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """What a container's creation needs to know of a network."""
+
+    name: str
+    internal: bool = False
+    ingress: bool = False
+    servers: tuple[str, ...] = ()
+    """Addresses of its name servers on this node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A network that a container is connected to, and what our network driver is told of it."""
+
+    network: str
+    network_id: str
+    options: Mapping[str, str]
+
+
+OPTION = "io.swarmpy."
+"""Prefix of the options by which our network driver knows an endpoint: network, task, addresses
+(comma-separated CIDRs), mac, prefix (of the interface's name), isolated (1: no way out)."""
+
+
 class ContainerError(ValueError):
     """The task asks for what this node cannot give; one sentence for the user."""
 
@@ -53,8 +80,11 @@ def context_of(task: Assigned, node: NodeFacts) -> Context:
     )
 
 
-def create_body(task: Assigned, node: NodeFacts, cluster_id: str) -> dict[str, Any]:
-    """The create request of the task's container.
+def create_body(
+    task: Assigned, node: NodeFacts, cluster_id: str, networks: Mapping[str, Wire]
+) -> tuple[dict[str, Any], tuple[Place, ...]]:
+    """The create request of the task's container, and its networks: the Engine takes the first one with the
+    request, and the others one by one before the start.
 
     Raises ContainerError or TemplateError (both ValueError) with a sentence for the user.
     """
@@ -71,6 +101,8 @@ def create_body(task: Assigned, node: NodeFacts, cluster_id: str) -> dict[str, A
         "StopTimeout": math.ceil(spec.grace_seconds),
         "HostConfig": _host_config(template, spec, ports),
     }
+    places = _places(task, networks)
+    _connect(body, places, _servers(task, networks))
     optional = {
         "Entrypoint": list(spec.command),
         "Cmd": list(spec.args),
@@ -82,7 +114,46 @@ def create_body(task: Assigned, node: NodeFacts, cluster_id: str) -> dict[str, A
         "ExposedPorts": {key: {} for key in ports},
     }
     body.update({key: value for key, value in optional.items() if value})
-    return body
+    return body, places
+
+
+def _places(task: Assigned, networks: Mapping[str, Wire]) -> tuple[Place, ...]:
+    isolated = all(networks[one.network_id].internal for one in task.networks)
+    found: list[Place] = []
+    for one in task.networks:
+        wire = networks[one.network_id]
+        options = {
+            **{key: value for key, value in one.driver_opts.items() if not key.startswith(OPTION)},
+            OPTION + "network": one.network_id,
+            OPTION + "task": task.id,
+            OPTION + "addresses": ",".join(one.addresses),
+            OPTION + "mac": mac_of(task.id, one.network_id),
+            OPTION + "prefix": "ing" if wire.ingress else "eth",
+            OPTION + "isolated": "1" if isolated else "0",
+        }
+        found.append(Place(wire.name, one.network_id, options))
+    return tuple(found)
+
+
+def _servers(task: Assigned, networks: Mapping[str, Wire]) -> list[str]:
+    """The name servers of the first network that has some: any of them answers for all its networks."""
+    for one in task.networks:
+        servers = networks[one.network_id].servers
+        if servers:
+            return list(servers[:1])
+    return []
+
+
+def _connect(body: dict[str, Any], places: tuple[Place, ...], servers: list[str]) -> None:
+    if not places:
+        return
+    first = places[0]
+    host = body["HostConfig"]
+    host["NetworkMode"] = first.network
+    body["NetworkingConfig"] = {"EndpointsConfig": {first.network: {"DriverOpts": dict(first.options)}}}
+    if servers:
+        # The name servers that the user named are asked by ours for what it does not know.
+        host["Dns"] = servers
 
 
 def _refuse_unsupported(template: TaskTemplate, spec: ContainerSpec) -> None:

@@ -20,7 +20,7 @@ from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.messages import Assigned
 from swarmpy.model.objects import PortStatus, TaskStatus
 from swarmpy.model.specs import template_view
-from swarmpy.plan.container import TASK_LABEL, create_body, grace_of
+from swarmpy.plan.container import TASK_LABEL, Place, Wire, create_body, grace_of
 from swarmpy.plan.template import NodeFacts
 
 _MESSAGES = {
@@ -83,6 +83,10 @@ class Container:
     oom_killed: bool = False
     health: str = ""
     ports: tuple[tuple[str, int, int], ...] = ()
+    networks: tuple[str, ...] = ()
+    """Names of the networks that it is connected to."""
+    wired: bool = True
+    """Whether its network namespace holds what it should: before that it gets no traffic."""
 
     @property
     def task_id(self) -> str:
@@ -108,6 +112,8 @@ class NodeWorld:
     complete: bool = False
     busy: frozenset[str] = frozenset()
     pulling: frozenset[str] = frozenset()
+    networks: Mapping[str, Wire] = field(default_factory=dict)
+    """The networks that this node carries, by id."""
 
 
 # ---- actions; `key` is the task's id, or the container's where no task is known
@@ -138,6 +144,8 @@ class Create:
     key: str
     name: str
     config: Mapping[str, object]
+    places: tuple[Place, ...] = ()
+    """Its networks; the first is in `config`, the others are connected before it starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +250,7 @@ def _decide(now: int, world: NodeWorld, local: LocalTask, container: Container |
     if container.alive:
         return _alive(now, local, container)
     if container.state == "created":
-        return _created(now, local, container)
+        return _created(now, world, local, container)
     return (_ended(now, local, container),)
 
 
@@ -317,20 +325,30 @@ def _without_container(now: int, world: NodeWorld, local: LocalTask) -> tuple[Ac
     for step, message in ((TaskState.ACCEPTED, "accepted"), (TaskState.PREPARING, "preparing")):
         if state < step:
             reports.append(Report(local.id, _status(now, local, step, message, None)))
+    if any(place.network_id not in world.networks for place in local.assigned.networks):
+        return tuple(reports)  # their tables are on the way
     try:
-        body = create_body(local.assigned, world.node, world.cluster_id)
+        body, places = create_body(local.assigned, world.node, world.cluster_id, world.networks)
     except ValueError as error:
         rejected = _status(now, local, TaskState.REJECTED, "preparing", None, str(error))
         return (*reports, Report(local.id, rejected))
     if not local.prepared:
         return (*reports, Pull(local.id, str(body["Image"]), local.assigned.auth))
-    return (*reports, Create(local.id, local.assigned.name, body))
+    return (*reports, Create(local.id, local.assigned.name, body, places))
 
 
-def _created(now: int, local: LocalTask, container: Container) -> tuple[Action, ...]:
+def _connected(local: LocalTask, world: NodeWorld, container: Container) -> bool:
+    names = {world.networks[one.network_id].name for one in local.assigned.networks
+             if one.network_id in world.networks}  # fmt: skip
+    return names <= set(container.networks)
+
+
+def _created(now: int, world: NodeWorld, local: LocalTask, container: Container) -> tuple[Action, ...]:
     state = local.status.state
     if state >= TaskState.RUNNING:
         return (_end_by_error(now, local, f"the container {container.id} was replaced", container),)
+    if not _connected(local, world, container):
+        return (Remove(local.id, container.id),)  # the daemon died between creating and connecting it
     actions: list[Action] = []
     if state < TaskState.READY:
         actions.append(Report(local.id, _status(now, local, TaskState.READY, "prepared", container)))
@@ -351,7 +369,8 @@ def _alive(now: int, local: LocalTask, container: Container) -> tuple[Action, ..
                 doomed = _status(now, local, TaskState.STARTING, "starting", container)
             actions.append(Report(local.id, doomed, UNHEALTHY))
         return (*actions, Stop(local.id, container.id, _grace(local)))
-    target = TaskState.RUNNING if container.health in ("", "healthy") else TaskState.STARTING
+    healthy = container.health in ("", "healthy") and container.wired
+    target = TaskState.RUNNING if healthy else TaskState.STARTING
     if state < target:
         message = "started" if target == TaskState.RUNNING else "starting"
         return (Report(local.id, _status(now, local, target, message, container)),)

@@ -153,6 +153,18 @@ def _own(table: Table, node_id: str) -> IngressNode | None:
     return next((one for one in table.nodes if one.id == node_id), None)
 
 
+def local_of(tables: Mapping[str, Table], node_id: str) -> str:
+    """This node's VXLAN address, as the other nodes know it; "" where no table tells."""
+    for table in tables.values():
+        own = _own(table, node_id)
+        if own is not None:
+            return own.vtep
+        for endpoint in table.endpoints:
+            if endpoint.node_id == node_id:
+                return endpoint.vtep
+    return ""
+
+
 def served_at(table: Table) -> tuple[str, ...]:
     """Where names are served: at the network's gateways, which only this node's containers reach."""
     return () if table.ingress else tuple(cidr.partition("/")[0] for cidr in table.gateways)

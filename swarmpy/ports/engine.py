@@ -41,6 +41,10 @@ class ContainerSeen:
     finished_at: Instant = 0
     ports: tuple[tuple[str, int, int], ...] = ()
     """Published host ports: (protocol, target port, host port)."""
+    sandbox: str = ""
+    """Path of its network namespace while it runs."""
+    networks: tuple[tuple[str, str], ...] = ()
+    """(network's name, the Engine's endpoint id while it runs) of each network that it is connected to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,19 @@ class Engine(Protocol):
     async def create(self, name: str, config: Mapping[str, Any]) -> str:
         """Docker's POST /containers/create with this body; returns the id.
         Raises EngineError(conflict=True) when the name is taken."""
+
+    async def ensure_network(self, name: str, network_id: str) -> None:
+        """Have a local network of that name whose endpoints our driver plugs, carrying the label
+        `io.swarmpy.network=ID`. Raises EngineError where the name is another network's."""
+
+    async def networks(self) -> Mapping[str, str]:
+        """The Engine's networks of ours: cluster-wide network id by name."""
+
+    async def remove_network(self, name: str) -> None:
+        """Remove one of them; missing is fine. Raises EngineError while containers are connected to it."""
+
+    async def connect(self, container_id: str, network: str, options: Mapping[str, str]) -> None:
+        """Connect a container that does not run yet to one more network, with these driver options."""
 
     async def start(self, container_id: str) -> None:
         """Start it."""

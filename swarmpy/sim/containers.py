@@ -67,6 +67,8 @@ class Container:
     started_at: int = 0
     finished_at: int = 0
     ports: tuple[tuple[str, int, int], ...] = ()
+    places: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """Driver options by network."""
     watchers: list[asyncio.Future[None]] = field(default_factory=list, repr=False)
 
     async def stopped(self) -> None:
@@ -75,6 +77,19 @@ class Container:
             watcher = asyncio.get_running_loop().create_future()
             self.watchers.append(watcher)
             await watcher
+
+    def connect(self, network: str, options: Mapping[str, str]) -> None:
+        """One more network."""
+        self.places[network] = dict(options)
+
+    @property
+    def sandbox(self) -> str:
+        """Its network namespace in its present life."""
+        return f"/run/docker/netns/{self.id[:12]}-{self.life}" if self.state == "running" else ""
+
+    def endpoint(self, network: str) -> str:
+        """The Engine's endpoint in its present life."""
+        return f"{self.id[:12]}-{self.life}-{network}" if self.state == "running" else ""
 
     def run(self, now: int, ports: tuple[tuple[str, int, int], ...], pid: int) -> None:
         """It starts."""
@@ -95,7 +110,8 @@ class Container:
         return ContainerSeen(
             id=self.id, name=self.name, labels=self.labels, state=self.state, pid=self.pid,
             exit_code=self.exit_code, error=self.error, oom_killed=self.oom_killed, health=self.health,
-            started_at=self.started_at, finished_at=self.finished_at, ports=self.ports,
+            started_at=self.started_at, finished_at=self.finished_at, ports=self.ports, sandbox=self.sandbox,
+            networks=tuple((name, self.endpoint(name)) for name in sorted(self.places)),
         )  # fmt: skip
 
 

@@ -45,6 +45,8 @@ class Dockerd:
         self.images: set[str] = set()
         self.behaviours: dict[str, Behaviour] = {}
         self.containers: dict[str, Container] = {}
+        self.networks: dict[str, str] = {}
+        """Networks of our driver: cluster-wide id by name."""
         self.starts: list[tuple[float, str, Mapping[str, str]]] = []
         """Every start of a container: (virtual time, container id, labels)."""
         self.cpus, self.memory = 4, 8 << 30
@@ -157,9 +159,21 @@ class Dockerd:
         self._numbers += 1
         key = f"{self.chance.getrandbits(48):012x}{self._numbers:052x}"
         labels = {str(k): str(v) for k, v in (config.get("Labels") or {}).items()}
-        self.containers[key] = Container(key, name, labels, image, dict(config))
+        endpoints = (config.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
+        for network in endpoints:
+            if network not in self.networks:
+                raise EngineError(f"network {network} not found", missing=True)
+        made = self.containers[key] = Container(key, name, labels, image, dict(config))
+        for network, endpoint in endpoints.items():
+            made.connect(network, endpoint.get("DriverOpts") or {})
         self.event("create", self.containers[key])
         return key
+
+    def drop_network(self, name: str) -> None:
+        """DELETE /networks/{name}."""
+        if any(name in container.places for container in self.containers.values()):
+            raise EngineError(f"network {name} has active endpoints")
+        self.networks.pop(name, None)
 
     def begin(self, key: str) -> None:
         """POST /containers/{id}/start."""
@@ -307,6 +321,27 @@ class SimEngine:
     async def create(self, name: str, config: Mapping[str, Any]) -> str:
         """Create a container."""
         return await self.daemon.ask(lambda: self.daemon.create(name, config))
+
+    async def ensure_network(self, name: str, network_id: str) -> None:
+        """A network of ours."""
+
+        def ensure() -> None:
+            if self.daemon.networks.setdefault(name, network_id) != network_id:
+                raise EngineError(f"this node's Engine has a network {name} of its own", conflict=True)
+
+        await self.daemon.ask(ensure)
+
+    async def networks(self) -> Mapping[str, str]:
+        """Networks of ours."""
+        return await self.daemon.ask(lambda: dict(self.daemon.networks))
+
+    async def remove_network(self, name: str) -> None:
+        """Remove it."""
+        await self.daemon.ask(lambda: self.daemon.drop_network(name))
+
+    async def connect(self, container_id: str, network: str, options: Mapping[str, str]) -> None:
+        """One more network."""
+        await self.daemon.ask(lambda: self.daemon.find(container_id).connect(network, options))
 
     async def start(self, container_id: str) -> None:
         """Start it."""

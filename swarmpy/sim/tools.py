@@ -20,7 +20,7 @@ from swarmpy.pki.identity import Identity
 from swarmpy.pki.rpc import Revoked
 from swarmpy.pki.seal import PlainSealer, Sealing
 from swarmpy.pki.tokens import parse_token
-from swarmpy.ports import Body, Log, Machine, Member, Peer, Wire, WireError
+from swarmpy.ports import Body, FabricPorts, Log, Machine, Member, Peer, Wire, WireError
 from swarmpy.sim.clock import SimEntropy
 from swarmpy.sim.stage import Box
 from swarmpy.sim.wire import SimWire
@@ -58,6 +58,7 @@ class SimTools:
         self.entropy = box.make_entropy()
         self.disk = box.make_disk()
         self.engine = box.make_engine()
+        self.fabric: FabricPorts | None = None
 
     def interfaces(self) -> Sequence[Interface]:
         """One address a machine."""

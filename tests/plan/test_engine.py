@@ -152,7 +152,7 @@ def test_laws(
 
 
 def test_the_container_of_a_task() -> None:
-    body = create_body(assigned(), NODE, "cluster")
+    body = create_body(assigned(), NODE, "cluster", {})[0]
     assert body["Image"] == "web:1"
     assert "SLOT=2" in body["Env"]
     assert body["Labels"]["com.docker.swarm.task.name"] == "web.2.t"

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import docker
 import docker.errors
+import docker.types
 import docker.utils
 
 from swarmpy.adapters.docker.seen import (
@@ -36,6 +37,9 @@ ANSWER = 120.0
 """Seconds without a byte after which the Engine counts as gone; a start on a loaded machine takes long."""
 ACTIONS = ("create", "start", "die", "destroy", "oom", "pause", "unpause", "health_status")
 """Events that change what ContainerSeen shows; the rest (exec_…, attach, top) is noise."""
+NETWORK_DRIVER = "swarmpy"
+"""The network driver's name: that of its socket in the Engine's plugin folder."""
+NETWORK_LABEL = "io.swarmpy.network"
 _CHUNK = 65536
 _OLDEST_API = "1.41"
 """Engine 20.10's; only spoken until the Engine has said what it speaks."""
@@ -191,6 +195,72 @@ class DockerEngine:
         body = dict(config)
         made = await self._call(lambda client: client.create_container_from_config(body, name))
         return str(made["Id"])
+
+    # ------------------------------------------------------------ networks
+
+    async def ensure_network(self, name: str, network_id: str) -> None:
+        """A local network of our driver: addresses are ours (null IPAM), and arrive with each endpoint."""
+        await self._call(lambda client: self._ensure_network(client, name, network_id))
+
+    @staticmethod
+    def _ensure_network(client: docker.APIClient, name: str, network_id: str) -> None:
+        def known() -> bool:
+            for one in client.networks(names=[name]):
+                if one["Name"] != name:
+                    continue  # the filter matches parts of names
+                if (one.get("Labels") or {}).get(NETWORK_LABEL) == network_id:
+                    return True
+                raise EngineError(
+                    f"this node's Engine has a network {name} of its own: remove or rename that one, so that "
+                    "the cluster's network can be there",
+                    conflict=True,
+                )
+            return False
+
+        if known():
+            return
+        try:
+            client.create_network(
+                name,
+                driver=NETWORK_DRIVER,
+                ipam=docker.types.IPAMConfig(driver="null"),
+                labels={NETWORK_LABEL: network_id},
+                check_duplicate=True,
+            )
+        except docker.errors.APIError as error:
+            # Another call may have made it at the same time.
+            if error.status_code != 409 or not known():
+                raise
+
+    async def networks(self) -> Mapping[str, str]:
+        """Networks of ours: cluster-wide id by name."""
+
+        def look(client: docker.APIClient) -> dict[str, str]:
+            found = client.networks(filters={"label": [NETWORK_LABEL]})
+            return {str(one["Name"]): str(one["Labels"][NETWORK_LABEL]) for one in found}
+
+        return await self._call(look)
+
+    async def remove_network(self, name: str) -> None:
+        """Remove it; missing is fine."""
+        try:
+            await self._call(lambda client: client.remove_network(name))
+        except EngineError as error:
+            if not error.missing:
+                raise
+
+    async def connect(self, container_id: str, network: str, options: Mapping[str, str]) -> None:
+        """One more network for a container that does not run yet."""
+        try:
+            await self._call(
+                lambda client: client.connect_container_to_network(
+                    container_id, network, driver_opt=dict(options)
+                )
+            )
+        finally:
+            self._touch(container_id)
+
+    # ------------------------------------------------------------ running
 
     async def start(self, container_id: str) -> None:
         """Start it; started already is fine."""

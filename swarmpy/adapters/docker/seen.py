@@ -64,7 +64,18 @@ def container_seen(inspected: Mapping[str, Any]) -> ContainerSeen:
         started_at=instant(str(state.get("StartedAt") or "")),
         finished_at=instant(str(state.get("FinishedAt") or "")),
         ports=_ports((inspected.get("NetworkSettings") or {}).get("Ports") or {}),
+        **_network(inspected.get("NetworkSettings") or {}),
     )
+
+
+def _network(settings: Mapping[str, Any]) -> dict[str, Any]:
+    connected = settings.get("Networks") or {}
+    return {
+        "sandbox": str(settings.get("SandboxKey") or ""),
+        "networks": tuple(
+            (name, str((connected[name] or {}).get("EndpointID") or "")) for name in sorted(connected)
+        ),
+    }
 
 
 def _health(health: Mapping[str, Any]) -> str:

@@ -1,0 +1,407 @@
+"""The agent's network: keeps links, balancers, routing mesh and names as the tables say, for ever.
+
+It compares (plan/fabric), carries out, and looks again: at once when something changed, and every second so
+that what others broke is mended. What does not belong here: decisions (plan/), the Engine's questions
+(plumber.py), the kernel (adapters).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from swarmpy.agent import journal
+from swarmpy.model.fabric import Table, patched
+from swarmpy.model.links import Answer, LinkSeen, MeshTable, Question, SandboxTable
+from swarmpy.model.messages import Networks
+from swarmpy.model.specs import template_view
+from swarmpy.plan import fabric as p
+from swarmpy.plan.container import Wire
+from swarmpy.plan.engine import LocalTask
+from swarmpy.plan.names import Resolver
+from swarmpy.ports import Disk, FabricError, FabricPorts
+
+logger = logging.getLogger(__name__)
+
+VERIFY = 1.0
+"""Seconds between looks at what the balancers hold: someone else may have changed it."""
+LOOK_ROUND = 5
+"""Looks at the balancers between two looks at links and forwarding."""
+RETRY = 0.5
+"""Seconds before what the kernel refused is tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """A running container's namespace."""
+
+    path: str
+    endpoints: tuple[str, ...]
+
+
+class FabricWorker:
+    """`sandboxes` tells of running containers by task id, None while that is not known; `wired` is called
+    when what they wait for is done; `applied` with the sequence number up to which all is carried out."""
+
+    def __init__(
+        self,
+        node_id: str,
+        address: str,
+        ports: FabricPorts,
+        disk: Disk,
+        sandboxes: Callable[[], Mapping[str, Sandbox] | None],
+        tasks: Callable[[], Mapping[str, LocalTask]],
+        wired: Callable[[], None],
+        applied: Callable[[int], None],
+    ) -> None:
+        self._node_id, self._address, self.ports, self._disk = node_id, address, ports, disk
+        self._sandboxes, self._tasks, self._wired, self._applied = sandboxes, tasks, wired, applied
+        self.tables: dict[str, Table] = {}
+        self._complete = False
+        self._seq = self._session = 0
+        self._links: dict[str, LinkSeen] | None = None
+        self._programmed: dict[str, tuple[SandboxTable, str]] = {}
+        self._mesh: tuple[MeshTable, str] | None = None
+        self._served: dict[str, tuple[str, ...]] = {}
+        self._joining: dict[str, float] = {}
+        self._joining_paths: set[str] = set()
+        self._done_with: frozenset[str] = frozenset()
+        self._resolver: Resolver | None = None
+        self._wake = asyncio.Event()
+        self._unsaved = False
+        self._problems: dict[str, str] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        ports.names.begin(self.resolve)
+
+    # ------------------------------------------------------------ what is wanted
+
+    def remember(self, tables: Mapping[str, Table]) -> None:
+        """Begin with what was known before the restart."""
+        self.tables = dict(tables)
+        self._changed()
+
+    def take(self, message: Networks) -> None:
+        """Take over changes of tables."""
+        if message.full:
+            self.tables = {}
+            self._complete = True
+        for delta in message.deltas:
+            self.tables[delta.head.id] = patched(self.tables.get(delta.head.id), delta)
+        for network_id in message.removed:
+            self.tables.pop(network_id, None)
+        self._seq = message.seq
+        self._unsaved = True
+        self._changed()
+
+    def begin_session(self) -> None:
+        """Sequence numbers begin anew."""
+        self._seq = 0
+        self._session += 1
+
+    def abandon(self) -> None:
+        """Nothing is wanted any more."""
+        self.tables, self._complete = {}, True
+        self._changed()
+
+    def _changed(self) -> None:
+        self._resolver = None
+        self.ports.names.changed()
+        self.look()
+
+    def look(self) -> None:
+        """Compare again, soon."""
+        self._wake.set()
+
+    def wires(self) -> Mapping[str, Wire]:
+        """What containers' creation needs to know of the networks."""
+        return {
+            key: Wire(table.name, table.internal, table.ingress, p.served_at(table))
+            for key, table in self.tables.items()
+        }
+
+    def is_wired(self, task_id: str) -> bool:
+        """Whether the task's container has everything that it needs of us."""
+        sandbox = (self._sandboxes() or {}).get(task_id)
+        return sandbox is not None and sandbox.path in self._done_with
+
+    # ------------------------------------------------------------ names
+
+    def resolve(self, question: Question) -> Answer:
+        """The answer to a question of one of the node's containers."""
+        if self._resolver is None:
+            self._resolver = Resolver(self.tables, self._upstreams())
+        return self._resolver.answer(question)
+
+    def _upstreams(self) -> dict[str, tuple[str, ...]]:
+        found: dict[str, tuple[str, ...]] = {}
+        for task_id, local in self._tasks().items():
+            dns = template_view(local.assigned.template).container.dns_config
+            if dns is not None and dns.nameservers:
+                found[task_id] = dns.nameservers
+        return found
+
+    # ------------------------------------------------------------ the loop
+
+    async def run(self) -> None:
+        """Work until cancelled; what is programmed stays."""
+        rounds = 0
+        while True:
+            self._wake.clear()
+            seq, session = self._seq, self._session
+            if self._links is None or rounds >= LOOK_ROUND:
+                await self._observe()
+                rounds = 0
+            clean = await self._turn()
+            if clean and seq and session == self._session:
+                self._applied(seq)
+            await self._save()
+            try:
+                async with asyncio.timeout(VERIFY if clean else RETRY):
+                    await self._wake.wait()
+            except TimeoutError:
+                rounds += 1
+                await self._verify()
+
+    async def _observe(self) -> None:
+        try:
+            self._links = dict(await self.ports.overlay.observe())
+        except FabricError as error:
+            self._complain("links", error)
+
+    async def _verify(self) -> None:
+        """What was changed behind our back is programmed again."""
+        for path, (_, mark) in list(self._programmed.items()):
+            try:
+                held = await self.ports.balancer.observe(path)
+            except FabricError:
+                held = ""
+            if held != mark and self._programmed.get(path, (None, ""))[1] == mark:
+                logger.warning("the balancer of %s was changed by others: mending it", path)
+                del self._programmed[path]
+        if self._mesh is not None:
+            mark = self._mesh[1]
+            try:
+                held = await self.ports.mesh.observe()
+            except FabricError:
+                held = ""
+            if held != mark:
+                logger.warning("the routing mesh was changed by others: mending it")
+                self._mesh = None
+
+    def world(self) -> p.World:
+        """All that is known at the moment."""
+        now = asyncio.get_running_loop().time()
+        known = self._sandboxes()
+        sandboxes = {key: one.path for key, one in (known or {}).items()}
+        paths = set(sandboxes.values())
+        self._joining_paths -= paths
+        for path in [path for path in self._programmed if known is not None and path not in paths]:
+            if path not in self._joining_paths:
+                del self._programmed[path]
+        self._joining = {key: until for key, until in self._joining.items() if until > now}
+        if not self._joining:
+            self._joining_paths.clear()
+        endpoints = None
+        if known is not None:
+            endpoints = frozenset(end for one in known.values() for end in one.endpoints)
+            foreign = {
+                key
+                for link in (self._links or {}).values()
+                for key, plug in link.plugs.items()
+                if not plug.task_id
+            }
+            endpoints |= foreign | self._joining.keys()
+        return p.World(
+            node_id=self._node_id, local=self._local(), tables=self.tables, links=self._links,
+            sandboxes=sandboxes, programmed={path: one[0] for path, one in self._programmed.items()},
+            mesh=self._mesh[0] if self._mesh else None, served=self._served, endpoints=endpoints,
+            complete=self._complete,
+        )  # fmt: skip
+
+    def _local(self) -> str:
+        """This node's VXLAN address, as the others know it."""
+        return p.local_of(self.tables, self._node_id) or self._address
+
+    async def _turn(self) -> bool:
+        """Carry out until nothing is left to do; whether all went well."""
+        failed: set[str] = set()
+        while True:
+            actions = [one for one in p.plan(self.world()) if _key(one) not in failed]
+            if not actions:
+                break
+            for action in actions:
+                if _network(action) in failed:
+                    continue
+                try:
+                    await self._act(action)
+                    self._problems.pop(_key(action), None)
+                except FabricError as error:
+                    failed.update({_key(action), _network(action)})
+                    self._complain(_key(action), error)
+        self._settle()
+        return not failed and self._links is not None
+
+    def _settle(self) -> None:
+        """Containers whose namespace holds all that they need."""
+        world = self.world()
+        wanted = p.Sandboxes(self.tables)
+        done = frozenset(
+            path
+            for task_id, path in world.sandboxes.items()
+            if (table := wanted.table(task_id)) is not None and world.programmed.get(path) == table
+        )
+        if done != self._done_with:
+            self._done_with = done
+            self._wired()
+
+    def _complain(self, key: str, error: FabricError) -> None:
+        if self._problems.get(key) != str(error):
+            self._problems[key] = str(error)
+            logger.warning("%s: %s", key, error)
+
+    async def _act(self, action: p.Action) -> None:
+        ports = self.ports
+        match action:
+            case p.Ensure(link):
+                async with self.lock(link.network_id):
+                    await ports.overlay.ensure(link)
+                    await self._observe()
+            case p.Forward(network_id, add, remove):
+                await ports.overlay.forward(network_id, add, remove)
+                self._forwarded(action)
+            case p.Balance(path, table, before):
+                await self._balance(path, table, before)
+            case p.Mesh(table, before):
+                await self._set_mesh(table, before)
+            case p.Serve(network_id, addresses):
+                await self._serve(network_id, addresses)
+            case p.Unplug(network_id, endpoint_id):
+                await ports.overlay.unplug(network_id, endpoint_id)
+                await self._observe()
+            case p.Drop(network_id):
+                await ports.names.withdraw(network_id)
+                self._served.pop(network_id, None)
+                await ports.overlay.remove(network_id)
+                await self._observe()
+
+    def _forwarded(self, action: p.Forward) -> None:
+        if self._links is None or action.network_id not in self._links:
+            return
+        seen = self._links[action.network_id]
+        known: dict[str, Any] = dict(seen.neighbours)
+        for one in action.remove:
+            known.pop(one.mac, None)
+        known.update({one.mac: one for one in action.add})
+        self._links[action.network_id] = LinkSeen(seen.network_id, seen.link, known, seen.plugs)
+
+    async def _balance(self, path: str, table: SandboxTable, before: SandboxTable | None) -> None:
+        try:
+            mark = await self.ports.balancer.apply(path, table, before)
+        except FabricError:
+            self._programmed.pop(path, None)
+            raise
+        self._programmed[path] = (table, mark)
+
+    async def _set_mesh(self, table: MeshTable | None, before: MeshTable | None) -> None:
+        self._mesh = None
+        if table is None:
+            await self.ports.mesh.clear()
+        else:
+            self._mesh = (table, await self.ports.mesh.apply(table, before))
+
+    async def _serve(self, network_id: str, addresses: tuple[str, ...]) -> None:
+        names, overlay = self.ports.names, self.ports.overlay
+        if addresses:
+            await names.serve(network_id, overlay.namespace(network_id), addresses)
+            self._served[network_id] = addresses
+        else:
+            await names.withdraw(network_id)
+            self._served.pop(network_id, None)
+
+    # ------------------------------------------------------------ for the plumber
+
+    def lock(self, network_id: str) -> asyncio.Lock:
+        """One change of a network's links at a time."""
+        return self._locks.setdefault(network_id, asyncio.Lock())
+
+    async def prepare(self, network_id: str) -> Table:
+        """The network's table, its links made. Raises FabricError."""
+        table = self.tables.get(network_id)
+        if table is None:
+            raise FabricError(
+                f"network {network_id} is not known on this node: no task of it was assigned here"
+            )
+        link = p.link_of(table, self._node_id, self._local())
+        seen = (self._links or {}).get(network_id)
+        if seen is None or seen.link != link:
+            async with self.lock(network_id):
+                await self.ports.overlay.ensure(link)
+                await self._observe()
+            self.look()
+        return table
+
+    async def joined(self, task_id: str, endpoint_id: str, path: str, *, patience: float = 60.0) -> None:
+        """A container joins: its process must find its balancers there. Raises FabricError."""
+        self._joining[endpoint_id] = asyncio.get_running_loop().time() + patience
+        table = p.Sandboxes(self.tables).table(task_id)
+        if table is None:
+            return
+        # The link that replies of the routing mesh take is not there yet: that part comes after the start.
+        first = SandboxTable(services=table.services)
+        known = self._programmed.get(path)
+        if known is None or known[0].services != first.services:
+            self._joining_paths.add(path)
+            await self._balance(path, first, known[0] if known else None)
+
+    def left(self, endpoint_id: str) -> None:
+        """A container left."""
+        self._joining.pop(endpoint_id, None)
+        self.look()
+
+    # ------------------------------------------------------------ life
+
+    async def wipe(self) -> None:
+        """Remove everything of ours from the node."""
+        self.abandon()
+        ports = self.ports
+        await ports.names.stop()
+        for job in (ports.mesh.clear, ports.overlay.clear):
+            try:
+                await job()
+            except FabricError as error:
+                logger.warning("the node's network is not clean: %s", error)
+
+    async def _save(self) -> None:
+        if not self._unsaved:
+            return
+        self._unsaved = False
+        tables = dict(self.tables)
+        try:
+            await self._disk.work(lambda: journal.save_networks(self._disk, tables))
+        except OSError as error:
+            logger.warning("the agent's networks cannot be saved: %s", error)
+            self._unsaved = True
+
+
+def _network(action: p.Action) -> str:
+    """The network whose links the action is about, "" for other actions."""
+    match action:
+        case p.Ensure(link):
+            return link.network_id
+        case p.Forward() | p.Unplug() | p.Drop() | p.Serve():
+            return action.network_id
+    return ""
+
+
+def _key(action: p.Action) -> str:
+    """What the action is about, for not trying twice in one turn."""
+    kind = type(action).__name__
+    match action:
+        case p.Balance():
+            return f"{kind} {action.sandbox}"
+        case p.Mesh():
+            return kind
+    return f"{kind} {_network(action)}"

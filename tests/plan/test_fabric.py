@@ -1,0 +1,177 @@
+"""The agent's network planner: it comes to rest, repairs drift, and keeps its order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace as with_
+
+from swarmpy.model.fabric import (
+    Endpoint,
+    IngressNode,
+    PublishedPort,
+    ServiceEntry,
+    Table,
+    difference,
+    patched,
+)
+from swarmpy.model.links import LinkSeen, Plug, SandboxTable, VirtualService
+from swarmpy.plan import fabric as p
+
+ME, OTHER = "node-a", "node-b"
+
+
+def endpoint(number: int, node: str = ME, *, serving: bool = True, service: str = "s") -> Endpoint:
+    return Endpoint(
+        id=f"t{number}", name=f"web.{number}.t{number}", service_id=service, slot=str(number), node_id=node,
+        vtep="192.0.2.1" if node == ME else "192.0.2.2", mac=f"02:00:00:00:00:{number:02x}",
+        addresses=(f"10.0.1.{number}",), serving=serving,
+    )  # fmt: skip
+
+
+def table(*endpoints: Endpoint, **rest) -> Table:
+    base = Table(
+        id="n1", name="front", vni=4097, mtu=1450, subnets=("10.0.1.0/24",), gateways=("10.0.1.1/24",),
+        endpoints=endpoints, services=(ServiceEntry(id="s", name="web", vips=("10.0.1.100",)),),
+    )  # fmt: skip
+    return with_(base, **rest)
+
+
+def mesh(*endpoints: Endpoint, source: str = "preserve") -> Table:
+    nodes = tuple(
+        IngressNode(id=node, number=number, vtep=vtep, mac=f"02:00:00:00:01:0{number}", addresses=(f"10.0.0.{number}",))
+        for node, number, vtep in ((ME, 2, "192.0.2.1"), (OTHER, 3, "192.0.2.2"))
+    )  # fmt: skip
+    port = PublishedPort(service_id="s", protocol="tcp", published=8080, target=80, source=source)
+    moved = tuple(with_(one, addresses=(one.addresses[0].replace("10.0.1", "10.0.0"),)) for one in endpoints)
+    return table(*moved, id="ingress", name="ingress", ingress=True, nodes=nodes, ports=(port,),
+                 subnets=("10.0.0.0/24",), gateways=("10.0.0.1/24",))  # fmt: skip
+
+
+class Kernel:
+    """Carries actions out as the real ones do."""
+
+    def __init__(self, *tables: Table, sandboxes: dict[str, str] | None = None) -> None:
+        self.world = p.World(
+            ME,
+            "192.0.2.1",
+            {one.id: one for one in tables},
+            links={},
+            sandboxes=sandboxes or {},
+            complete=True,
+        )
+
+    def run(self) -> list[p.Action]:
+        done: list[p.Action] = []
+        while actions := p.plan(self.world):
+            for action in actions:
+                self.do(action)
+            done += actions
+            assert len(done) < 1000, "never at rest"
+        return done
+
+    def do(self, action: p.Action) -> None:
+        world, links = self.world, dict(self.world.links)
+        match action:
+            case p.Ensure(link):
+                old = links.get(link.network_id) or LinkSeen(link.network_id, None)
+                links[link.network_id] = replace(old, link=link)
+            case p.Forward(network_id, add, remove):
+                known = dict(links[network_id].neighbours)
+                for one in remove:
+                    assert known.pop(one.mac) == one
+                known.update({one.mac: one for one in add})
+                links[network_id] = replace(links[network_id], neighbours=known)
+            case p.Unplug(network_id, endpoint_id):
+                plugs = {key: one for key, one in links[network_id].plugs.items() if key != endpoint_id}
+                links[network_id] = replace(links[network_id], plugs=plugs)
+            case p.Drop(network_id):
+                del links[network_id]
+            case p.Balance(path, wanted, before):
+                assert world.programmed.get(path) == before
+                self.world = replace(world, programmed={**world.programmed, path: wanted})
+            case p.Mesh(wanted, before):
+                assert world.mesh == before
+                self.world = replace(world, mesh=wanted)
+            case p.Serve(network_id, addresses):
+                served = {key: one for key, one in world.served.items() if key != network_id}
+                self.world = replace(world, served=served | ({network_id: addresses} if addresses else {}))
+        self.world = replace(self.world, links=links)
+
+
+def test_from_nothing_to_rest_in_order():
+    kernel = Kernel(table(endpoint(2), endpoint(3, OTHER)), mesh(endpoint(2)), sandboxes={"t2": "/ns/t2"})
+    kinds = [type(action).__name__ for action in kernel.run()]
+    assert kinds.index("Ensure") < kinds.index("Forward") < kinds.index("Balance")
+    assert kernel.world.programmed["/ns/t2"] == SandboxTable(
+        services=(
+            VirtualService("10.0.1.100", ("10.0.0.2",)),
+            VirtualService("10.0.1.100", ("10.0.1.2", "10.0.1.3")),
+        ),
+        ingress_address="10.0.0.2",
+        returns=kernel.world.programmed["/ns/t2"].returns,
+    )
+    assert [one.number for one in kernel.world.programmed["/ns/t2"].returns] == [2, 3]
+    assert kernel.world.served == {"n1": ("10.0.1.1",)}
+    assert kernel.world.links["ingress"].link.gateways == ("10.0.0.2/24",)
+    assert kernel.world.links["ingress"].link.bridge_mac == "02:00:00:00:01:02"
+
+
+def test_a_backend_leaves_the_balancers_before_its_forwarding_goes():
+    kernel = Kernel(table(endpoint(2), endpoint(3, OTHER)), sandboxes={"t2": "/ns/t2"})
+    kernel.run()
+    kernel.world = replace(kernel.world, tables={"n1": table(endpoint(2))})
+    assert [type(action).__name__ for action in kernel.run()] == ["Balance", "Forward"]
+
+
+def test_drift_is_repaired_and_strangers_ports_are_swept():
+    kernel = Kernel(table(endpoint(2), endpoint(3, OTHER)), sandboxes={"t2": "/ns/t2"})
+    kernel.run()
+    links = kernel.world.links
+    plug = Plug("e1", "n1", "02:00:00:00:00:02", 1450, "t2")
+    broken = replace(links["n1"], neighbours={}, plugs={"e1": plug, "e2": replace(plug, endpoint_id="e2")})
+    kernel.world = replace(kernel.world, links={"n1": broken, "old": LinkSeen("old", None)}, programmed={},
+                           endpoints=frozenset({"e1"}))  # fmt: skip
+    kernel.run()
+    assert kernel.world.links["n1"].neighbours
+    assert set(kernel.world.links["n1"].plugs) == {"e1"}
+    assert "old" not in kernel.world.links
+    assert kernel.world.programmed
+
+
+def test_nothing_is_swept_before_the_leader_told_everything():
+    kernel = Kernel()
+    kernel.world = replace(kernel.world, links={"n1": LinkSeen("n1", None)}, complete=False)
+    assert kernel.run() == []
+
+
+def test_local_ports_and_snat():
+    here, there = endpoint(2), endpoint(3, OTHER)
+    local = p.mesh_of(mesh(here, there, source="local"), ME)
+    assert local.ports[0].backends == ("10.0.0.2",)
+    snat = p.mesh_of(mesh(here, there, source="snat"), ME)
+    assert (snat.ports[0].backends, snat.ports[0].snat) == (("10.0.0.2", "10.0.0.3"), True)
+    assert p.mesh_of(mesh(here, there), "stranger") is None
+
+
+endpoints = st.lists(
+    st.builds(endpoint, st.integers(2, 20), st.sampled_from([ME, OTHER]), serving=st.booleans()),
+    unique_by=lambda one: one.id, max_size=8,
+).map(lambda found: tuple(sorted(found, key=lambda one: one.id)))  # fmt: skip
+
+
+@given(before=endpoints, after=endpoints)
+@settings(max_examples=60, deadline=None)
+def test_any_change_comes_to_rest_and_tables_travel_as_differences(before, after):
+    sandboxes = {one.id: f"/ns/{one.id}" for one in (*before, *after) if one.node_id == ME}
+    kernel = Kernel(table(*before), mesh(*before), sandboxes=sandboxes)
+    kernel.run()
+    old, new = table(*before), table(*after, mtu=1400)
+    assert patched(old, difference(old, new)) == new
+    assert patched(None, difference(None, new)) == new
+    kernel.world = replace(kernel.world, tables={"n1": new, "ingress": mesh(*after)})
+    kernel.run()
+    wanted = {one.mac: one for one in p.neighbours(new, ME)}
+    assert kernel.world.links["n1"].neighbours == wanted
