@@ -1,0 +1,52 @@
+"""What went wrong, in a sentence that a user reads: what failed, on which network, why, what would help."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from swarmpy.ports import FabricError, Link
+
+RIGHTS = "run the daemon as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"
+HELP = {errno.EPERM: RIGHTS, errno.EACCES: RIGHTS,
+        errno.EMFILE: "raise the daemon's limit of open files (LimitNOFILE)",
+        errno.ENOSPC: "raise the limit of mounts or namespaces (sysctl fs.mount-max, "
+                      "user.max_net_namespaces)",
+        errno.EROFS: "the daemon needs a writable /proc/sys and /run"}  # fmt: skip
+
+
+@contextmanager
+def doing(what: str, network_id: str, **help_: str) -> Generator[None, None, None]:
+    """Makes one sentence of whatever the kernel refuses. `help_` is by the errno's name."""
+    try:
+        yield
+    except OSError as error:
+        raise sentence(what, network_id, error, **help_) from error
+
+
+def sentence(what: str, network_id: str, error: OSError, **help_: str) -> FabricError:
+    """The error to raise."""
+    name = errno.errorcode.get(error.errno or 0, "")
+    where = f" of network {network_id}" if network_id else ""
+    advice = help_.get(name) or HELP.get(error.errno or 0, "")
+    return FabricError(f"cannot {what}{where}: {error.strerror or error}" + (f"; {advice}" if advice else ""))
+
+
+def of_tunnel(link: Link) -> dict[str, str]:
+    """What would help where a VXLAN device is refused."""
+    return {
+        "EOPNOTSUPP": "the kernel lacks VXLAN: load its module (modprobe vxlan)",
+        "EEXIST": f"another VXLAN device of this node has VNI {link.vni} on port {link.port}: remove it "
+                  f"(`ip -d link show type vxlan`), or give the network another VNI",
+        "EADDRINUSE": f"UDP port {link.port} is taken by another program, or by a VXLAN device with "
+                      f"other settings: free it, or use another data path port for the cluster",
+        "EAFNOSUPPORT": "the kernel lacks the address family of this node's data path address",
+    }  # fmt: skip
+
+
+BRIDGE = {"EOPNOTSUPP": "the kernel lacks bridges: load the module (modprobe bridge)"}
+PAIR = {"EOPNOTSUPP": "the kernel lacks pairs of links: load the module (modprobe veth)"}
+NO_IPV6 = "IPv6 is off on this node: switch it on, or create the network without it"
+ADDRESS = {"EACCES": NO_IPV6, "EOPNOTSUPP": NO_IPV6, "EAFNOSUPPORT": NO_IPV6,
+           "EINVAL": "IPv6 needs an MTU of 1280 bytes or more", "ENODEV": NO_IPV6}  # fmt: skip
