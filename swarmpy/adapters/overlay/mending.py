@@ -17,7 +17,7 @@ from swarmpy.adapters.overlay.netns import Spaces
 from swarmpy.adapters.overlay.rooms import Room
 from swarmpy.adapters.overlay.sentences import doing
 from swarmpy.model.fabric import mac_of
-from swarmpy.ports import FabricError, Link, Neighbour
+from swarmpy.ports import Link, Neighbour
 
 GONE = (errno.ENODEV, errno.ENOENT, errno.EADDRNOTAVAIL)
 
@@ -39,7 +39,7 @@ class Mender:
             with doing("make the namespace", network):
                 self._spaces.create(self._name, self._furnish)
         with doing("open the namespace", network), rooms.entered(self._spaces, self._name) as room:
-            refuse_foreign(room.devices[LOOPBACK].alias, network, self._spaces.path(self._name))
+            sentences.refuse_foreign(room.devices[LOOPBACK].alias, network, self._spaces.path(self._name))
             self._house(room)
             furnished = self._bridge(room)
             self._gateways(furnished)
@@ -137,15 +137,6 @@ class Mender:
         if wrong:
             self._step(f"tune-{one.name}")
             room.inside.do(links.change(one.name, up=True, mtu=mtu, master=master, mac=mac))
-
-
-def refuse_foreign(alias: str, network_id: str, path: str) -> None:
-    """Raises FabricError where the namespace with this alias of its loopback is not this network's."""
-    owner = identity.read_network(alias)
-    found = owner.network_id if owner else "nobody we know"
-    if found != network_id:
-        raise FabricError(f"cannot use the namespace {path} for network {network_id}: it belongs to {found}; "
-                          f"renaming or removing it (`ip netns delete`) would help")  # fmt: skip
 
 
 def whole_entries(known: Iterable[Neighbour]) -> list[Neighbour]:

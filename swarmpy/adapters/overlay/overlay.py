@@ -146,14 +146,16 @@ class KernelOverlay:
         with doing("remove the links", network_id):
             if self._spaces.exists(name):
                 with rooms.entered(self._spaces, name) as room:
-                    mending.refuse_foreign(room.devices[LOOPBACK].alias, network_id, self._spaces.path(name))
+                    sentences.refuse_foreign(
+                        room.devices[LOOPBACK].alias, network_id, self._spaces.path(name)
+                    )
             mending.demolish(self._spaces, name, self._step)
 
     def _forward(self, network_id: str, add: tuple[Neighbour, ...], remove: tuple[Neighbour, ...]) -> None:
         with self._opened("set the forwarding entries", network_id) as (_, inside):
             tunnel = links.device(inside, TUNNEL)
             if tunnel is None:
-                raise _unmade("set the forwarding entries", network_id, "VXLAN device")
+                raise sentences.unmade("set the forwarding entries", network_id, "VXLAN device")
             self._step("forward")
             refused, first = mending.program(inside, tunnel.index, add, remove)
         if first is not None:
@@ -167,7 +169,7 @@ class KernelOverlay:
         with self._opened(what, plug.network_id, **sentences.PAIR) as (_, inside):
             bridge = links.device(inside, BRIDGE)
             if bridge is None:
-                raise _unmade(what, plug.network_id, "bridge")
+                raise sentences.unmade(what, plug.network_id, "bridge")
             self._step("plug-old")
             _drop(inside, port)
             with Netlink() as home:
@@ -210,13 +212,13 @@ class KernelOverlay:
         """The network's namespace and a socket in it. Raises FabricError where it is missing."""
         name = identity.room_name(network_id)
         if not self._spaces.exists(name):
-            raise _unmade(what, network_id, "namespace")
+            raise sentences.unmade(what, network_id, "namespace")
         with doing(what, network_id, **help_), self._spaces.opened(name) as descriptor:
             with self._spaces.inside(descriptor):
                 inside = Netlink()
             with inside:
                 loop = links.device(inside, LOOPBACK)
-                mending.refuse_foreign(loop.alias if loop else "", network_id, self._spaces.path(name))
+                sentences.refuse_foreign(loop.alias if loop else "", network_id, self._spaces.path(name))
                 yield descriptor, inside
 
 
@@ -226,8 +228,3 @@ def _drop(netlink: Netlink, name: str) -> None:
     except OSError as error:
         if error.errno != errno.ENODEV:
             raise
-
-
-def _unmade(what: str, network_id: str, missing: str) -> FabricError:
-    return FabricError(f"cannot {what} of network {network_id}: its {missing} is not there on this node; it "
-                       f"is made again when the network's links are mended")  # fmt: skip

@@ -6,6 +6,7 @@ import errno
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from swarmpy.adapters.overlay import identity
 from swarmpy.ports import FabricError, Link
 
 RIGHTS = "run the daemon as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"
@@ -31,6 +32,21 @@ def sentence(what: str, network_id: str, error: OSError, **help_: str) -> Fabric
     where = f" of network {network_id}" if network_id else ""
     advice = help_.get(name) or HELP.get(error.errno or 0, "")
     return FabricError(f"cannot {what}{where}: {error.strerror or error}" + (f"; {advice}" if advice else ""))
+
+
+def unmade(what: str, network_id: str, missing: str) -> FabricError:
+    """The error where something that `ensure` makes is missing."""
+    return FabricError(f"cannot {what} of network {network_id}: its {missing} is not there on this node; it "
+                       f"is made again when the network's links are mended")  # fmt: skip
+
+
+def refuse_foreign(alias: str, network_id: str, path: str) -> None:
+    """Raises FabricError where the namespace with this alias of its loopback is not this network's."""
+    owner = identity.read_network(alias)
+    found = owner.network_id if owner else "nobody we know"
+    if found != network_id:
+        raise FabricError(f"cannot use the namespace {path} for network {network_id}: it belongs to {found}; "
+                          f"renaming or removing it (`ip netns delete`) would help")  # fmt: skip
 
 
 def of_tunnel(link: Link) -> dict[str, str]:
