@@ -275,6 +275,15 @@ def _bridge_down(room: Room) -> bool:
     return True
 
 
+def _tunnel_down(room: Room) -> bool:
+    """The kernel forgets the neighbours of a link that goes down, not where frames are forwarded."""
+    if room.tunnel is None or not room.tunnel.up:
+        return False
+    room.tunnel.up = False
+    room.tunnel.answers = {}
+    return True
+
+
 def _gateway_gone(room: Room) -> bool:
     if room.bridge is None or not room.bridge.addresses:
         return False
@@ -310,7 +319,7 @@ def _port(word: str, value: object) -> Callable[[Room], bool]:
 
 DRIFTS: dict[str, Callable[[Room], bool]] = {
     "tunnel gone": _set("", "tunnel", None),
-    "tunnel down": _set("tunnel", "up", False),
+    "tunnel down": _tunnel_down,
     "tunnel mtu": _set("tunnel", "mtu", 1300),
     "tunnel loose": _set("tunnel", "enslaved", False),
     "another tunnel": _another_tunnel,

@@ -157,7 +157,7 @@ class SimOverlay:
             mac = link.bridge_mac.lower() or bridge.mac
             if (bridge.mtu, bridge.up, bridge.mac) != (link.mtu, True, mac):
                 await self._do("tune-bridge", _set, bridge, mtu=link.mtu, up=True, mac=mac)
-        with doing("set the bridge's addresses", link.network_id, **sentences.ADDRESS):
+        with doing("set the bridge's addresses", link.network_id, sentences.ADDRESS):
             for cidr in identity.canonical(set(bridge.addresses) - set(link.gateways)):
                 await self._do("address-surplus", bridge.addresses.remove, cidr)
             for cidr in link.gateways:
@@ -167,7 +167,7 @@ class SimOverlay:
     async def _tunnel(self, room: Room, link: Link) -> None:
         old = room.tunnel
         with doing(f"make the VXLAN device (VNI {link.vni}, UDP port {link.port})", link.network_id,
-                   **sentences.of_tunnel(link)):  # fmt: skip
+                   sentences.of_tunnel(link)):  # fmt: skip
             right = (link.vni, link.local, link.port, True)
             kept: list[Neighbour] = []
             if old is not None and (old.vni, old.local, old.port, old.proxy) != right:
@@ -184,12 +184,7 @@ class SimOverlay:
 
     async def _demolish(self, name: str, room: Room) -> None:
         with doing("remove the links", name):
-            if room.tunnel is not None:
-                await self._do("remove-link", _set, room, tunnel=None)
-            if room.bridge is not None:
-                await self._do("remove-link", room.drop_bridge)
-            for port_id in sorted(room.ports):
-                await self._do("remove-link", room.ports.pop, port_id, None)
+            await self._do("remove-links", _set, room, tunnel=None, bridge=None, ports={})
             await self._do("remove-name", self.stack.rooms.pop, name, None)
 
 

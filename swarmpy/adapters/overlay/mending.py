@@ -65,7 +65,7 @@ class Mender:
 
     def _bridge(self, room: Room) -> Room:
         link, bridge = self._link, room.devices.get(BRIDGE)
-        with doing("make the bridge", link.network_id, **sentences.BRIDGE):
+        with doing("make the bridge", link.network_id, sentences.BRIDGE):
             if bridge is not None and bridge.kind != "bridge":
                 self._step("bridge-wrong")
                 room.inside.do(links.delete(BRIDGE))
@@ -74,7 +74,7 @@ class Mender:
                 # A bridge without a MAC of its own takes on those of its ports, and changes with them.
                 mac = link.bridge_mac or mac_of("bridge", link.network_id, link.local)
                 self._step("bridge")
-                room.inside.do(links.add_bridge(BRIDGE, mac=mac, mtu=link.mtu))
+                room.inside.do(*links.add_bridge(BRIDGE, mac=mac, mtu=link.mtu))
                 return rooms.read(room.descriptor, room.inside, knobs=True)
             self._tune(room, bridge, link.mtu, mac=link.bridge_mac)
         return room
@@ -83,7 +83,7 @@ class Mender:
         index = room.devices[BRIDGE].index
         surplus = set(room.addresses) - set(self._link.gateways)
         missing = [cidr for cidr in self._link.gateways if cidr not in room.addresses]
-        with doing("set the bridge's addresses", self._link.network_id, **sentences.ADDRESS):
+        with doing("set the bridge's addresses", self._link.network_id, sentences.ADDRESS):
             for cidr in identity.canonical(surplus):
                 self._step("address-surplus")
                 _forgive(room.inside, links.drop_address(index, cidr))
@@ -96,7 +96,7 @@ class Mender:
         bridge = room.devices[BRIDGE].index
         kept: Sequence[Neighbour] = ()
         with doing(f"make the VXLAN device (VNI {link.vni}, UDP port {link.port})", link.network_id,
-                   **sentences.of_tunnel(link)):  # fmt: skip
+                   sentences.of_tunnel(link)):  # fmt: skip
             if tunnel is not None:
                 # What cannot be changed while it lives is made anew, and keeps its entries.
                 right = (tunnel.kind, tunnel.vni, tunnel.local, tunnel.port, tunnel.learning, tunnel.proxy)
@@ -171,13 +171,15 @@ def program(
 
 
 def demolish(spaces: Spaces, name: str, step: Callable[[str], None]) -> None:
-    """Remove the links at once, and by name: a namespace that merely ends is cleared by the kernel later,
-    and holds its VNI until then. Then the namespace's name."""
+    """Remove the links, then the namespace's name. A namespace that merely ends is cleared by the kernel
+    later, and holds its VNI until then."""
     if spaces.exists(name):
         with rooms.entered(spaces, name) as room:
-            for device in sorted(room.devices.values(), key=lambda one: one.name != TUNNEL):
+            step("remove-links")
+            _forgive(room.inside, links.delete_ours())
+            for device in links.devices(room.inside).values():
                 if device.kind in ("vxlan", "bridge", "veth"):
-                    step("remove-link")
+                    step("remove-stranger")
                     _forgive(room.inside, links.delete(device.name))
         step("remove-name")
     spaces.delete(name)

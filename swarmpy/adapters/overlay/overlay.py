@@ -116,7 +116,7 @@ class KernelOverlay:
         found: set[str] = set()
         with doing("try what the kernel can do", ""), self._spaces.fresh(), Netlink() as netlink:
             try:
-                netlink.do(links.add_bridge(BRIDGE, mac="02:00:00:00:00:01", mtu=1450))
+                netlink.do(*links.add_bridge(BRIDGE, mac="02:00:00:00:00:01", mtu=1450))
                 index = links.devices(netlink)[BRIDGE].index
                 with open("/proc/thread-self/ns/net") as here:
                     netlink.do(links.add_vxlan(TUNNEL, here.fileno(), index, vni=1, local="127.0.0.1",
@@ -166,7 +166,7 @@ class KernelOverlay:
         port, free = port_name(plug.endpoint_id), free_name(plug.endpoint_id)
         alias = identity.write_plug(plug)
         what = f"plug in endpoint {plug.endpoint_id}"
-        with self._opened(what, plug.network_id, **sentences.PAIR) as (_, inside):
+        with self._opened(what, plug.network_id, sentences.PAIR) as (_, inside):
             bridge = links.device(inside, BRIDGE)
             if bridge is None:
                 raise sentences.unmade(what, plug.network_id, "bridge")
@@ -182,15 +182,24 @@ class KernelOverlay:
                             f"there already; removing it would help"
                         )
                     _drop(home, free)
-                # Both at once: there is no moment at which a process could die and leave a nameless port.
                 self._step("plug")
-                inside.do(
-                    links.add_pair(port, bridge.index, free, self._spaces.home, mac=plug.mac, mtu=plug.mtu),
-                    links.change(port, alias=alias),
-                )
+                self._pair(inside, bridge.index, plug, alias)
                 self._step("plug-free-end")
                 home.do(links.change(free, alias=alias))
         return free
+
+    def _pair(self, inside: Netlink, bridge: int, plug: Plug, alias: str) -> None:
+        """Pair and alias in one go: there is no moment at which a process could leave a nameless port."""
+        port, free = port_name(plug.endpoint_id), free_name(plug.endpoint_id)
+        index = identity.port_index(plug.endpoint_id)
+        taken = {one.index for one in links.devices(inside).values()}
+        while index in taken:
+            index += 1
+        home = self._spaces.home
+        inside.do(
+            links.add_pair(port, bridge, free, home, mac=plug.mac, mtu=plug.mtu, index=index),
+            links.change(port, alias=alias),
+        )
 
     def _unplug(self, network_id: str, endpoint_id: str) -> None:
         if self._spaces.exists(identity.room_name(network_id)):
@@ -208,12 +217,14 @@ class KernelOverlay:
                 mending.demolish(self._spaces, name, self._step)
 
     @contextmanager
-    def _opened(self, what: str, network_id: str, **help_: str) -> Generator[tuple[int, Netlink], None, None]:
+    def _opened(
+        self, what: str, network_id: str, help_: Mapping[int, str] | None = None
+    ) -> Generator[tuple[int, Netlink], None, None]:
         """The network's namespace and a socket in it. Raises FabricError where it is missing."""
         name = identity.room_name(network_id)
         if not self._spaces.exists(name):
             raise sentences.unmade(what, network_id, "namespace")
-        with doing(what, network_id, **help_), self._spaces.opened(name) as descriptor:
+        with doing(what, network_id, help_), self._spaces.opened(name) as descriptor:
             with self._spaces.inside(descriptor):
                 inside = Netlink()
             with inside:

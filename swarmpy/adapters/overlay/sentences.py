@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 from swarmpy.adapters.overlay import identity
@@ -18,19 +18,21 @@ HELP = {errno.EPERM: RIGHTS, errno.EACCES: RIGHTS,
 
 
 @contextmanager
-def doing(what: str, network_id: str, **help_: str) -> Generator[None, None, None]:
-    """Makes one sentence of whatever the kernel refuses. `help_` is by the errno's name."""
+def doing(what: str, network_id: str, help_: Mapping[int, str] | None = None) -> Generator[None, None, None]:
+    """Makes one sentence of whatever the kernel refuses. `help_`: what would help, by errno."""
     try:
         yield
     except OSError as error:
-        raise sentence(what, network_id, error, **help_) from error
+        raise sentence(what, network_id, error, help_) from error
 
 
-def sentence(what: str, network_id: str, error: OSError, **help_: str) -> FabricError:
+def sentence(
+    what: str, network_id: str, error: OSError, help_: Mapping[int, str] | None = None
+) -> FabricError:
     """The error to raise."""
-    name = errno.errorcode.get(error.errno or 0, "")
+    code = error.errno or 0
     where = f" of network {network_id}" if network_id else ""
-    advice = help_.get(name) or HELP.get(error.errno or 0, "")
+    advice = (help_ or {}).get(code) or HELP.get(code, "")
     return FabricError(f"cannot {what}{where}: {error.strerror or error}" + (f"; {advice}" if advice else ""))
 
 
@@ -49,20 +51,20 @@ def refuse_foreign(alias: str, network_id: str, path: str) -> None:
                           f"renaming or removing it (`ip netns delete`) would help")  # fmt: skip
 
 
-def of_tunnel(link: Link) -> dict[str, str]:
+def of_tunnel(link: Link) -> dict[int, str]:
     """What would help where a VXLAN device is refused."""
     return {
-        "EOPNOTSUPP": "the kernel lacks VXLAN: load its module (modprobe vxlan)",
-        "EEXIST": f"another VXLAN device of this node has VNI {link.vni} on port {link.port}: remove it "
+        errno.EOPNOTSUPP: "the kernel lacks VXLAN: load its module (modprobe vxlan)",
+        errno.EEXIST: f"another VXLAN device of this node has VNI {link.vni} on port {link.port}: remove it "
                   f"(`ip -d link show type vxlan`), or give the network another VNI",
-        "EADDRINUSE": f"UDP port {link.port} is taken by another program, or by a VXLAN device with "
+        errno.EADDRINUSE: f"UDP port {link.port} is taken by another program, or by a VXLAN device with "
                       f"other settings: free it, or use another data path port for the cluster",
-        "EAFNOSUPPORT": "the kernel lacks the address family of this node's data path address",
+        errno.EAFNOSUPPORT: "the kernel lacks the address family of this node's data path address",
     }  # fmt: skip
 
 
-BRIDGE = {"EOPNOTSUPP": "the kernel lacks bridges: load the module (modprobe bridge)"}
-PAIR = {"EOPNOTSUPP": "the kernel lacks pairs of links: load the module (modprobe veth)"}
+BRIDGE = {errno.EOPNOTSUPP: "the kernel lacks bridges: load the module (modprobe bridge)"}
+PAIR = {errno.EOPNOTSUPP: "the kernel lacks pairs of links: load the module (modprobe veth)"}
 NO_IPV6 = "IPv6 is off on this node: switch it on, or create the network without it"
-ADDRESS = {"EACCES": NO_IPV6, "EOPNOTSUPP": NO_IPV6, "EAFNOSUPPORT": NO_IPV6,
-           "EINVAL": "IPv6 needs an MTU of 1280 bytes or more", "ENODEV": NO_IPV6}  # fmt: skip
+ADDRESS = {errno.EACCES: NO_IPV6, errno.EOPNOTSUPP: NO_IPV6, errno.EAFNOSUPPORT: NO_IPV6,
+           errno.EINVAL: "IPv6 needs an MTU of 1280 bytes or more", errno.ENODEV: NO_IPV6}  # fmt: skip
