@@ -126,7 +126,8 @@ class SimOverlay:
 
     async def _ensure(self, link: Link) -> None:
         name, network = room_name(link.network_id), link.network_id
-        wanted = Identity.of(network, link.bridge_mac, link.gateways)
+        with doing("read the gateways", network):
+            wanted = Identity.of(network, link.bridge_mac, link.gateways)
         if name not in self.stack.rooms:
             with doing("make the namespace", network):
                 await self._do("mount", self.stack.rooms.setdefault, name, Room(wanted))

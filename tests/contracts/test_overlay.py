@@ -204,6 +204,15 @@ def test_a_vni_or_port_in_use_is_refused_with_a_sentence(site: Site) -> None:
     site.run(scenario())
 
 
+def test_gateways_that_are_no_addresses_are_refused(site: Site) -> None:
+    async def scenario() -> None:
+        with pytest.raises(FabricError, match=f"cannot read the gateways of network {NET}"):
+            await site.nodes[0].overlay.ensure(replace(LINK, gateways=("nonsense",)))
+        assert await look(site.nodes[0]) is None
+
+    site.run(scenario())
+
+
 def test_what_others_have_is_left_alone(site: Site) -> None:
     async def scenario() -> None:
         node = site.nodes[0]

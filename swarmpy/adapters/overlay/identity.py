@@ -8,10 +8,10 @@ carries endpoint and task.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from swarmpy.adapters.overlay.netlink import order
 from swarmpy.model.ids import SHORT
 from swarmpy.ports import FabricError, Plug
 
@@ -48,8 +48,7 @@ def _digest(text: str) -> str:
 
 def canonical(texts: Iterable[str]) -> list[str]:
     """Addresses, with or without a prefix length: IPv4 first, by value."""
-    faces = [(ipaddress.ip_interface(text), text) for text in texts]
-    return [text for _, text in sorted(faces, key=lambda one: (one[0].version, one[0].ip, one[0].network))]
+    return sorted(texts, key=order)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,8 @@ class Mender:
         self._link = link
         self._step = step
         self._name = identity.room_name(link.network_id)
-        self._identity = Identity.of(link.network_id, link.bridge_mac, link.gateways)
+        with doing("read the gateways", link.network_id):
+            self._identity = Identity.of(link.network_id, link.bridge_mac, link.gateways)
 
     def mend(self) -> None:
         """Make the namespace where it is missing, then everything in it."""

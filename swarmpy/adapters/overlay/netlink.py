@@ -44,7 +44,7 @@ class NetlinkError(OSError):
 
 
 class Message(NamedTuple):
-    """What to send; REQUEST and ACK are added to the flags."""
+    """What to send; the socket adds REQUEST and ACK to the flags."""
 
     kind: int
     flags: int
@@ -79,6 +79,7 @@ class Netlink:
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
         self._number = 0
+        self._buffer = memoryview(bytearray(1 << 16))  # the kernel fills 32 KiB at most
         with suppress(OSError):  # a refused size is no harm: see BATCH
             self._socket.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, 4 << 20)
         self._socket.setsockopt(_NETLINK, _CAP_ACK, 1)
@@ -106,18 +107,21 @@ class Netlink:
         return answers
 
     def _send(self, messages: Sequence[Message]) -> list[NetlinkError | None]:
-        first = self._number + 1
+        """The kernel answers a message that it refuses in any case, so only the last one asks for its answer:
+        when that is there, all before it are known. An answer that found no room raises ENOBUFS here."""
+        first, last = self._number + 1, self._number + len(messages)
         parts: list[bytes] = []
-        for kind, flags, body in messages:
-            self._number += 1
-            parts += (_HEADER.pack(len(body) + 16, kind, flags | REQUEST | ACK, self._number, 0), body)
+        for number, (kind, flags, body) in enumerate(messages, first):
+            marks = flags | REQUEST | (ACK if number == last else 0)
+            parts += (_HEADER.pack(len(body) + 16, kind, marks, number, 0), body)
+        self._number = last
         self._socket.send(b"".join(parts))
         answers: dict[int, NetlinkError | None] = {}
-        while len(answers) < len(messages):
+        while last not in answers:
             for kind, flags, number, body in self._receive():
-                if kind == _ERROR and first <= number <= self._number:
+                if kind == _ERROR and first <= number <= last:
                     answers[number] = _refusal(flags, body)
-        return [answers[number] for number in sorted(answers)]
+        return [answers.get(number) for number in range(first, last + 1)]
 
     def ask(self, kind: int, body: bytes) -> bytes:
         """The one answer to a question. Raises NetlinkError."""
@@ -156,9 +160,10 @@ class Netlink:
                 found.append(part)
 
     def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
-        data = self._socket.recv(1 << 18)
+        end = self._socket.recv_into(self._buffer)
+        data = bytes(self._buffer[:end])
         offset = 0
-        while offset + 16 <= len(data):
+        while offset + 16 <= end:
             size, kind, flags, number, _ = _HEADER.unpack_from(data, offset)
             if size < 16:
                 break
@@ -190,6 +195,13 @@ def unpacked(raw: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET6 if len(raw) == 16 else socket.AF_INET, raw)
 
 
+def order(text: str) -> tuple[int, bytes, int]:
+    """Sorts addresses, with or without a prefix length: IPv4 first, then by value."""
+    address, _, length = text.partition("/")
+    family, raw = packed(address)
+    return family, raw, int(length or 0)
+
+
 def mac_bytes(mac: str) -> bytes:
     """The six bytes."""
     return bytes.fromhex(mac.replace(":", ""))
@@ -198,6 +210,22 @@ def mac_bytes(mac: str) -> bytes:
 def mac_text(raw: bytes) -> str:
     """The usual text."""
     return raw.hex(":")
+
+
+def _pair(body: bytes) -> tuple[bytes, bytes]:
+    """Destination and MAC of an entry, empty where it has none. Entries come by the thousand."""
+    destination = mac = b""
+    offset, end = _NDMSG.size, len(body)
+    while offset + 4 <= end:
+        size, kind = _ATTRIBUTE.unpack_from(body, offset)
+        if kind == _DST:
+            destination = body[offset + 4 : offset + size]
+        elif kind == _LLADDR:
+            mac = body[offset + 4 : offset + size]
+        if size < 4 or (destination and mac):
+            break
+        offset += (size + 3) & ~3
+    return destination, mac
 
 
 def set_forward(index: int, mac: str, vtep: str) -> Message:
@@ -233,9 +261,9 @@ def forwards(netlink: Netlink, index: int) -> Iterator[tuple[str, str]]:
     for body in netlink.dump(GETNEIGH, _NDMSG.pack(_BRIDGE, 0, 0, 0, 0, 0, 0)):
         _, _, _, device, _, flags, _ = _NDMSG.unpack_from(body)
         if device == index and flags & _SELF:
-            found = attributes(body, _NDMSG.size)
-            if _LLADDR in found and _DST in found:
-                yield mac_text(found[_LLADDR]), unpacked(found[_DST])
+            destination, mac = _pair(body)
+            if destination and mac:
+                yield mac_text(mac), unpacked(destination)
 
 
 def neighbours(netlink: Netlink, index: int) -> Iterator[tuple[str, str]]:
@@ -243,6 +271,6 @@ def neighbours(netlink: Netlink, index: int) -> Iterator[tuple[str, str]]:
     for body in netlink.dump(GETNEIGH, _NDMSG.pack(0, 0, 0, 0, 0, 0, 0)):
         _, _, _, device, state, _, _ = _NDMSG.unpack_from(body)
         if device == index and state & _PERMANENT:
-            found = attributes(body, _NDMSG.size)
-            if _LLADDR in found and _DST in found:
-                yield unpacked(found[_DST]), mac_text(found[_LLADDR])
+            destination, mac = _pair(body)
+            if destination and mac:
+                yield unpacked(destination), mac_text(mac)

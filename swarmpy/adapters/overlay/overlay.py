@@ -68,7 +68,7 @@ class KernelOverlay:
 
     async def ensure(self, link: Link) -> None:
         """Make the network's links, or mend them; plugs and neighbours stay."""
-        await self._run(Mender(self._spaces, link, self._step).mend)
+        await self._run(lambda: Mender(self._spaces, link, self._step).mend())
 
     async def remove(self, network_id: str) -> None:
         """Remove the network's links with all plugs; missing is fine."""
