@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ class Node:
         """MAC and MTU of the free end that is at home."""
         raise NotImplementedError
 
-    def enter(self, endpoint_id: str, sandbox: str, addresses: tuple[str, ...]) -> None:
+    def enter(self, network_id: str, endpoint_id: str, sandbox: str, addresses: tuple[str, ...]) -> None:
         """The Engine moves the free end into a sandbox that is made for it."""
         raise NotImplementedError
 
@@ -151,7 +152,7 @@ class SimNode(Node):
                 return port.mac, port.mtu
         return None
 
-    def enter(self, endpoint_id: str, sandbox: str, addresses: tuple[str, ...]) -> None:
+    def enter(self, network_id: str, endpoint_id: str, sandbox: str, addresses: tuple[str, ...]) -> None:
         self.stack.take(free_name(endpoint_id), sandbox)
         self.sandboxes[endpoint_id] = sandbox
 
@@ -291,7 +292,7 @@ class RealNode(Node):
                 return one["address"], one["mtu"]
         return None
 
-    def enter(self, endpoint_id: str, sandbox: str, addresses: tuple[str, ...]) -> None:
+    def enter(self, network_id: str, endpoint_id: str, sandbox: str, addresses: tuple[str, ...]) -> None:
         space = self.sandbox(sandbox)
         run(f"ip netns add {space}")
         self.sandboxes.append(sandbox)
@@ -300,6 +301,15 @@ class RealNode(Node):
         batch(space, "link set lo up", f"link set {free} name eth0",
               *[f"addr add {cidr} dev eth0" + (" nodad" if ":" in cidr else "") for cidr in addresses],
               "link set eth0 up")  # fmt: skip
+        # The kernel opens port and addresses a moment after the link came up, and holds its lock until it is done.
+        path, deadline = self.overlay.namespace(network_id), time.monotonic() + PATIENCE
+        for look in (
+            f"ip -n {space} -j link show eth0",
+            f"nsenter --net={path} ip -j link show {port_name(endpoint_id)}",
+        ):
+            while json.loads(run(look))[0]["operstate"] != "UP":
+                assert time.monotonic() < deadline, f"not up: {look}"
+                time.sleep(0.01)
 
     def sandbox(self, sandbox: str) -> str:
         return f"{self.name}{sandbox}"

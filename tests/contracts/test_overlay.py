@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from swarmpy.adapters.overlay import KernelOverlay, netns
-from swarmpy.adapters.overlay.identity import Identity, port_index, read_network, read_plug, write_plug
+from swarmpy.adapters.overlay.identity import Identity, read_network, read_plug, write_plug
 from swarmpy.model.fabric import mac_of
 from swarmpy.ports import FabricError, Link, LinkSeen, Neighbour, Plug
 from tests.contracts.overlay_sites import (
@@ -356,7 +356,7 @@ def test_a_pair_goes_wherever_its_free_end_is(site: Site) -> None:
         second, third = replace(PLUG, endpoint_id="e2" * 32), replace(PLUG, endpoint_id="e3" * 32)
         for plug, sandbox in ((PLUG, "a"), (second, "b"), (third, "c")):
             await node.overlay.plug(plug)
-            node.enter(plug.endpoint_id, sandbox, ())
+            node.enter(NET, plug.endpoint_id, sandbox, ())
         await node.overlay.unplug(NET, PLUG.endpoint_id)
         node.end("b")
         seen = await look(node)
@@ -378,22 +378,6 @@ def test_an_endpoint_has_one_plug_though_networks_be_mixed_up(site: Site) -> Non
         seen = await node.overlay.observe()
         assert seen[NET].plugs == {}
         assert seen[OTHER].plugs == {PLUG.endpoint_id: moved}
-
-    site.run(scenario())
-
-
-def test_endpoints_whose_numbers_fall_together(site: Site) -> None:
-    by_index: dict[int, str] = {}
-    names = (f"e{number}" for number in itertools.count())
-    second = next(name for name in names if by_index.setdefault(port_index(name), name) != name)
-    plugs = [replace(PLUG, endpoint_id=name) for name in (by_index[port_index(second)], second)]
-
-    async def scenario() -> None:
-        node = site.nodes[0]
-        await node.overlay.ensure(LINK)
-        for plug in plugs:
-            await node.overlay.plug(plug)
-        assert await look(node) == LinkSeen(NET, LINK, {}, {plug.endpoint_id: plug for plug in plugs})
 
     site.run(scenario())
 
@@ -551,7 +535,7 @@ async def joined(site: Site) -> None:
         await node.overlay.ensure(replace(LINK, local=node.address))
         plug = Plug(f"e{number}", NET, mac_of(f"task{number}"), 1450)
         await node.overlay.plug(plug)
-        node.enter(plug.endpoint_id, f"s{number}", (f"10.20.0.1{number}/24", f"fd20::1{number}/64"))
+        node.enter(NET, plug.endpoint_id, f"s{number}", (f"10.20.0.1{number}/24", f"fd20::1{number}/64"))
         other = 1 - number
         await node.overlay.forward(
             NET,
@@ -760,17 +744,6 @@ def test_bridge_filtering_is_off(real: RealSite) -> None:
     path = real.nodes[0].overlay.namespace(NET)
     for knob in knobs:
         assert inside(path, lambda knob=knob: Path("/proc/sys", knob).read_text().strip()) == "0", knob
-
-
-def test_a_station_is_reached_as_soon_as_its_link_is_up(real: RealSite) -> None:
-    """The kernel takes up to a second to open a port whose peer has the same index in its own namespace."""
-    real.run(joined(real))
-    path = real.nodes[1].overlay.namespace(NET)
-    ports = [
-        one for one in json.loads(run(f"nsenter --net={path} ip -j link")) if one["ifname"].startswith("sp")
-    ]
-    assert ports[0]["ifindex"] >= 1 << 30
-    assert real.delivered("s0", NET, "10.20.0.11", patience=0.5) == "s1"
 
 
 def test_nothing_speaks_for_itself(real: RealSite) -> None:

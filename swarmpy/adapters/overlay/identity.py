@@ -37,11 +37,6 @@ def free_name(endpoint_id: str) -> str:
     return "sf" + _digest(endpoint_id)
 
 
-def port_index(endpoint_id: str) -> int:
-    """Index of the end in the bridge: far above those that the kernel counts up."""
-    return 1 << 30 | int(_digest(endpoint_id)[:7], 16)
-
-
 def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 

@@ -148,16 +148,12 @@ def add_vxlan(
     return Message(_NEWLINK, nl.CREATE | nl.EXCL, body)
 
 
-def add_pair(name: str, master: int, peer: str, namespace: int, *, mac: str, mtu: int, index: int) -> Message:
-    """A pair: one end here, up and in its bridge; the other, `peer`, in another namespace.
-
-    `index` is to be one that the kernel gives to no link by itself: it is slow (up to a second) to notice
-    that a link came up whose peer has, in its own namespace, the same index.
-    """
+def add_pair(name: str, master: int, peer: str, namespace: int, *, mac: str, mtu: int) -> Message:
+    """A pair: one end here, up and in its bridge; the other, `peer`, in another namespace."""
     other = attribute(_PEER, _LINK.pack(0, 0, 0, 0, 0) + attribute(_NAME, _text(peer))
                       + attribute(_MTU, _u32(mtu)) + attribute(_MAC, nl.mac_bytes(mac))
                       + attribute(_NETNS, _u32(namespace)))  # fmt: skip
-    body = (_LINK.pack(0, 0, index, UP, UP) + OURS + attribute(_NAME, _text(name))
+    body = (_LINK.pack(0, 0, 0, UP, UP) + OURS + attribute(_NAME, _text(name))
             + attribute(_MTU, _u32(mtu)) + attribute(_MASTER, _u32(master))
             + nested(_INFO, attribute(_KIND, b"veth\0"), nested(_DATA, other)))  # fmt: skip
     return Message(_NEWLINK, nl.CREATE | nl.EXCL, body)

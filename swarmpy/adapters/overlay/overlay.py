@@ -182,24 +182,15 @@ class KernelOverlay:
                             f"there already; removing it would help"
                         )
                     _drop(home, free)
+                # Both at once: there is no moment at which a process could die and leave a nameless port.
                 self._step("plug")
-                self._pair(inside, bridge.index, plug, alias)
+                inside.do(
+                    links.add_pair(port, bridge.index, free, self._spaces.home, mac=plug.mac, mtu=plug.mtu),
+                    links.change(port, alias=alias),
+                )
                 self._step("plug-free-end")
                 home.do(links.change(free, alias=alias))
         return free
-
-    def _pair(self, inside: Netlink, bridge: int, plug: Plug, alias: str) -> None:
-        """Pair and alias in one go: there is no moment at which a process could leave a nameless port."""
-        port, free = port_name(plug.endpoint_id), free_name(plug.endpoint_id)
-        index = identity.port_index(plug.endpoint_id)
-        taken = {one.index for one in links.devices(inside).values()}
-        while index in taken:
-            index += 1
-        home = self._spaces.home
-        inside.do(
-            links.add_pair(port, bridge, free, home, mac=plug.mac, mtu=plug.mtu, index=index),
-            links.change(port, alias=alias),
-        )
 
     def _unplug(self, network_id: str, endpoint_id: str) -> None:
         if self._spaces.exists(identity.room_name(network_id)):
