@@ -69,7 +69,7 @@ COUNTS = st.tuples(*(st.sampled_from([0, 1, 2, 65535]) for _ in range(4)))
 PACKETS = mutated() | st.binary(max_size=600) | st.builds(headed, st.binary(max_size=300), COUNTS)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(PACKETS, st.booleans())
 def test_any_packet(packet: bytes, tcp: bool) -> None:
     said = answers.decide(packet, "n", "10.0.0.1", resolve, tcp=tcp)
@@ -89,7 +89,7 @@ def test_any_packet(packet: bytes, tcp: bool) -> None:
             assert body[10 : 10 + len(question)] == question
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=100) | mutated(), st.binary(max_size=60))
 def test_any_reply_of_another_server(reply: bytes, tail: bytes) -> None:
     question = SEEDS[1][12:]
@@ -98,7 +98,7 @@ def test_any_reply_of_another_server(reply: bytes, tail: bytes) -> None:
         assert not right or packet[12 : 12 + len(question)].lower() == question.lower()
 
 
-@pytest.mark.parametrize("size", [512, 4096, 65535])
+@pytest.mark.parametrize("size", [512, 2048, 65535])
 def test_no_packet_is_much_work(size: int) -> None:
     """The worst that is known: names of pointers to pointers, as many records as fit, long options."""
     chain = b"".join(bytes([1, 97, 0xC0 | at >> 8, at & 255]) for at in range(12, 255, 4))

@@ -247,10 +247,11 @@ async def test_two_thousand_at_once(server) -> None:
         client.transport.close()
 
 
+COUNTS = {"web": 1, "many": 8, "gone": 0}
+
+
 class Crowd(asyncio.DatagramProtocol):
     """A hundred questions of one client, and which of them have their answer."""
-
-    COUNTS = {"web": 1, "many": 8, "gone": 0}
 
     def __init__(self, offset: int, kinds: list[str]) -> None:
         self.offset, self.kinds = offset, kinds
@@ -265,7 +266,7 @@ class Crowd(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: object) -> None:
         reply = dns.message.from_wire(data)
-        assert len(texts(reply)) == self.COUNTS[self.kind(reply.id)]
+        assert len(texts(reply)) == COUNTS[self.kind(reply.id)]
         self.missing.discard(reply.id)
         if not self.missing:
             self.done.set()

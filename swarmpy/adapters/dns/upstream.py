@@ -1,8 +1,8 @@
 """Asking other name servers.
 
-What belongs here: which are asked, in what order, how long, and whether a reply is one. What does not: whether
-a question may be asked of others. Questions go out from the process's own namespace, each from a socket of its
-own: the kernel picks the port and takes packets of that server only, and the id is random.
+What belongs here: which are asked, in what order, how long, and whether a reply is one. What does not:
+whether a question may be asked of others. Questions go out from the process's own namespace, each from a
+socket of its own: the kernel picks the port and takes packets of that server only, and the id is random.
 """
 
 from __future__ import annotations

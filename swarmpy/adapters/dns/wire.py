@@ -27,6 +27,8 @@ PLAIN_UDP = 512
 LARGEST_UDP = 1232
 """More than this may be fragmented on the way, and fragments get lost."""
 LARGEST_TCP = 65535
+LARGEST_QUERY = 2048
+"""A name and its options need less; the work of decoding grows with the length."""
 NEGATIVE_TTL = 5
 """Seconds that a client may remember that there is nothing: a service may come at any time."""
 
@@ -60,7 +62,7 @@ def decode(packet: bytes) -> Query | bytes | None:
         return None
     if flags & OPCODE:
         return _bare(packet, flags, NOTIMP)
-    if (questions, answers, authorities) != (1, 0, 0) or additional > 2:
+    if (questions, answers, authorities) != (1, 0, 0) or additional > 2 or len(packet) > LARGEST_QUERY:
         return _bare(packet, flags, FORMERR)
     try:
         return _decoded(packet, flags)

@@ -29,7 +29,6 @@ BATCH_SLOW = 8
 """…and how many of them may be ones that are not remembered."""
 SLOW = 20
 """What a packet costs that is not remembered; one that is costs 1."""
-LARGEST_PACKET = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ class Zone:
         now, slow = time.monotonic(), 0
         for _ in range(BATCH):
             try:
-                packet, peer = receive(LARGEST_PACKET)
+                packet, peer = receive(wire.LARGEST_QUERY + 1)
             except OSError:  # none left; or a network that is going away
                 return
             client = peer[0]
