@@ -30,7 +30,7 @@ import dns.message
 import dns.rrset
 
 from swarmpy.adapters.dns import Limits, NameServers
-from swarmpy.ports.fabric import Answer, Question
+from swarmpy.model.links import Answer, Question
 
 ADDRESS, PORT = "127.53.53.53", 5399
 UNBOUNDED = Limits(rate=1e9, burst=1e9)

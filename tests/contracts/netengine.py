@@ -43,6 +43,11 @@ class NetEngine(PrivateEngine):
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         return super()._spawn(self.inside("--mount", *command))
 
+    @property
+    def namespace(self) -> str:
+        """Path of its network namespace."""
+        return f"/proc/{self._holder.pid}/ns/net"
+
     def inside(self, *command: str) -> list[str]:
         """The command line that runs the command in the namespace; start it with --mount for both."""
         return ["nsenter", "-t", str(self._holder.pid), "--net", *command]

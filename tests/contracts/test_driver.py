@@ -12,7 +12,9 @@ import docker
 import docker.errors
 import pytest
 
+from swarmpy.adapters.dns import NameServers
 from swarmpy.adapters.driver import NetworkDriver
+from swarmpy.model.links import Answer, Question
 from tests.contracts.netengine import DRIVER, NetEngine, VethPlumber, create, options
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(120)]
@@ -96,6 +98,30 @@ async def test_the_way_out_is_the_engines_link_unless_isolated(client) -> None:
     assert "10.77.0.0/24 dev ova" in text
     assert "default" not in text
     assert "eth" not in text.replace("link/ether", "").replace("ethernet", "")
+
+
+async def test_names_are_asked_through_the_engines_resolver(client, engine, tmp_path) -> None:
+    """The one server of HostConfig.Dns sees the container's own address and network, by UDP and from all kinds."""
+    asked: list[Question] = []
+
+    def resolve(question: Question) -> Answer:
+        asked.append(question)
+        known = {"web": Answer(addresses=("10.77.0.99",)), "tasks.web": Answer(addresses=("10.77.0.98",))}
+        return known.get(question.name, Answer(refused=True))
+
+    names = NameServers(resolve, resolv_conf=tmp_path / "none")
+    engine.run("ip", "addr", "replace", "10.77.0.1/24", "dev", "swbr")
+    await names.serve("net", engine.namespace, ["10.77.0.1"])
+    script = (
+        "for name in web tasks.web; do busybox nslookup $name; done; busybox nslookup missing || echo none"
+    )
+    text = await output(client, create(client, {"ova": A, "ovb": B}, script))
+    await names.stop()
+    assert "10.77.0.99" in text
+    assert "10.77.0.98" in text
+    assert text.rstrip().endswith("none")
+    assert {(question.network_id, question.client) for question in asked} == {("net", "10.77.0.5")}
+    assert {question.name for question in asked} == {"web", "tasks.web", "missing"}
 
 
 async def test_a_container_that_starts_again_has_its_addresses(client, engine, plumber) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from swarmpy.adapters.dns import NameServers
 from swarmpy.adapters.dns.upstream import Upstream
-from swarmpy.ports.fabric import Answer
+from swarmpy.model.links import Answer
 from tests.dns.servers import OWN, PORT, Table, address
 
 

@@ -16,7 +16,7 @@ import dns.message
 import dns.rdata
 import dns.rdatatype
 
-from swarmpy.ports.fabric import Answer, Question
+from swarmpy.model.links import Answer, Question
 
 PORT = 5300
 OWN = "/proc/self/ns/net"

@@ -13,7 +13,7 @@ import pytest
 from swarmpy.adapters.dns import Limits, NameServers
 from swarmpy.adapters.dns.answers import Ours
 from swarmpy.adapters.dns.memory import Allowance, Memory
-from swarmpy.ports.fabric import Answer
+from swarmpy.model.links import Answer
 from tests.dns.servers import OWN, PORT, address, ask, texts
 
 WEB = dns.message.make_query("web", "A", id=7).to_wire()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarmpy.adapters.dns import answers, wire
-from swarmpy.ports.fabric import Answer, Question
+from swarmpy.model.links import Answer, Question
 
 ANSWERS = {
     "web": Answer(addresses=tuple(f"10.0.0.{number}" for number in range(40))),

@@ -14,7 +14,8 @@ import pytest
 
 from swarmpy.adapters.dns import NameServers
 from swarmpy.adapters.dns.sockets import identity
-from swarmpy.ports.fabric import Answer, FabricError
+from swarmpy.model.links import Answer
+from swarmpy.ports.fabric import FabricError
 from tests.dns.servers import OWN, PORT, Table, address, ask, texts
 
 lab = pytest.mark.lab

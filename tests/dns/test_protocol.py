@@ -14,7 +14,7 @@ import dns.opcode
 import dns.rcode
 import pytest
 
-from swarmpy.ports.fabric import Answer, Question
+from swarmpy.model.links import Answer, Question
 from tests.dns.servers import OWN, PORT, address, ask, exchange, texts
 
 
@@ -83,6 +83,12 @@ async def test_what_changes_counts_at_once(server, table, names) -> None:
             assert texts(await ask(server, "web")) == [f"10.0.3.{number}"]
 
 
+async def test_what_was_remembered_of_another_resolver_does_not_count(server, names) -> None:
+    assert texts(await ask(server, "web")) == ["10.0.1.2"]
+    names.begin(lambda question: Answer(addresses=("10.7.7.7",)))
+    assert texts(await ask(server, "web")) == ["10.7.7.7"]
+
+
 async def test_each_client_has_its_own_answer(names, table) -> None:
     where = address()
     await names.serve("net2", OWN, [where])
@@ -94,7 +100,7 @@ async def test_each_client_has_its_own_answer(names, table) -> None:
         names_seen.append(question.network_id)
         return Answer(addresses=(views[question.client],))
 
-    names._served["net2"].zone._resolve = resolve
+    names.begin(resolve)
     for _ in range(3):
         for client, expected in views.items():
             assert texts(await ask(where, "web", source=client)) == [expected]

@@ -12,7 +12,7 @@ import pytest
 
 from swarmpy.adapters.dns import Limits, NameServers
 from swarmpy.adapters.dns.upstream import ResolvConf, Upstream
-from swarmpy.ports.fabric import Answer
+from swarmpy.model.links import Answer
 from tests.dns.servers import OWN, PORT, Other, address, answering, ask, exchange, texts
 
 

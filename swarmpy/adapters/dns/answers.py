@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from swarmpy.adapters.dns import wire
-from swarmpy.ports.fabric import Answer, Question
+from swarmpy.model.links import Answer, Question
+from swarmpy.ports.fabric import Resolve
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +20,6 @@ TURNS = 16
 """Different orders of an answer that are made ready, where it will be remembered."""
 TRANSFERS = range(249, 255)
 """TKEY to MAILA: transfers of zones and the like, which are no questions about a name."""
-
-Resolve = Callable[[Question], Answer]
 
 
 @dataclass(slots=True)

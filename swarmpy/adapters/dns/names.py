@@ -15,6 +15,8 @@ from swarmpy.adapters.dns import answers, wire
 from swarmpy.adapters.dns.sockets import bound, identity
 from swarmpy.adapters.dns.upstream import ResolvConf, Upstream
 from swarmpy.adapters.dns.zone import Limits, Zone
+from swarmpy.model.links import Answer, Question
+from swarmpy.ports.fabric import Resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +27,12 @@ class _Served:
 
 
 class NameServers:
-    """Serves networks with what `resolve` knows, which must return at once. Implements the port Names."""
+    """Serves networks with what `resolve` knows, which must return at once; it may be given later, by
+    `begin`. Implements the port Names."""
 
     def __init__(
         self,
-        resolve: answers.Resolve,
+        resolve: Resolve | None = None,
         *,
         resolv_conf: str | Path = "/etc/resolv.conf",
         port: int = 53,
@@ -44,6 +47,11 @@ class NameServers:
         self._pending: Counter[tuple[str, str]] = Counter()
         self._turn = asyncio.Lock()
 
+    def begin(self, resolve: Resolve) -> None:
+        """Answer with this from now on."""
+        self._resolve = resolve
+        self.changed()
+
     async def serve(self, network_id: str, namespace: str, addresses: Sequence[str]) -> None:
         """Serve at these addresses of the namespace, instead of where the network was served before. Nothing
         happens where that is the same. Raises FabricError; the network is not served then."""
@@ -54,7 +62,7 @@ class NameServers:
                 return
             await self._close(network_id)
             pairs = await bound(namespace, where[1], self._port)
-            zone = Zone(network_id, self._resolve, self._forward, self._limits)
+            zone = Zone(network_id, self._known, self._forward, self._limits)
             self._served[network_id] = _Served(zone, where)
             await zone.open(pairs)
 
@@ -73,6 +81,10 @@ class NameServers:
         async with self._turn:
             for network_id in list(self._served):
                 await self._close(network_id)
+
+    def _known(self, question: Question) -> Answer:
+        assert self._resolve is not None, "begin comes before serve"
+        return self._resolve(question)
 
     async def _close(self, network_id: str) -> None:
         served = self._served.pop(network_id, None)

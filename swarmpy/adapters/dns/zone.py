@@ -20,6 +20,7 @@ from typing import Any
 from swarmpy.adapters.dns import answers, wire
 from swarmpy.adapters.dns.memory import Allowance, Memory
 from swarmpy.adapters.dns.sockets import Pair
+from swarmpy.ports.fabric import Resolve
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ Forward = Callable[[answers.Ask, bytes, str], Awaitable[bytes | None]]
 class Zone:
     """Serves a network at its pairs of sockets."""
 
-    def __init__(self, network_id: str, resolve: answers.Resolve, forward: Forward, limits: Limits) -> None:
+    def __init__(self, network_id: str, resolve: Resolve, forward: Forward, limits: Limits) -> None:
         self.network_id = network_id
         self.memory = Memory()
         self._resolve, self._forward, self._limits = resolve, forward, limits
