@@ -76,12 +76,12 @@ class NetEngine(PrivateEngine):
 
 
 class VethPlumber:
-    """Plugs into the bridge of the engine's namespace. An option io.swarmpy.hang makes Join hang for ever."""
+    """Plugs into the bridge of the engine's namespace. An option io.swarmpy.hang makes Join hang until released."""
 
     def __init__(self, engine: NetEngine) -> None:
         self._engine = engine
         self.calls: list[tuple[str, str]] = []
-        self.hanging = threading.Event()
+        self.hanging, self.release = threading.Event(), asyncio.Event()
 
     def said(self, word: str) -> list[str]:
         """Endpoint ids of the calls of that name."""
@@ -97,7 +97,7 @@ class VethPlumber:
         self.calls.append(("join", endpoint.endpoint_id))
         if "io.swarmpy.hang" in endpoint.options:
             self.hanging.set()
-            await asyncio.Event().wait()
+            await self.release.wait()
         assert endpoint.sandbox
         inner, outer = f"c{endpoint.endpoint_id[:10]}", f"p{endpoint.endpoint_id[:10]}"
         peer = ("peer", inner, "mtu", "1450", "address", endpoint.options["io.swarmpy.mac"])

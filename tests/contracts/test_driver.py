@@ -42,7 +42,7 @@ def plumber(engine: NetEngine) -> VethPlumber:
 
 @pytest.fixture
 async def driver(engine: NetEngine, plumber: VethPlumber) -> AsyncIterator[NetworkDriver]:
-    driver = NetworkDriver(engine.socket, deadline=4)
+    driver = NetworkDriver(engine.socket)
     await driver.start(plumber)
     yield driver
     await driver.stop()
@@ -101,7 +101,7 @@ async def test_the_way_out_is_the_engines_link_unless_isolated(client) -> None:
 
 
 async def test_names_are_asked_through_the_engines_resolver(client, engine, tmp_path) -> None:
-    """The one server of HostConfig.Dns sees the container's own address and network, by UDP and from all kinds."""
+    """The one server of HostConfig.Dns sees the container's own address in that network."""
     asked: list[Question] = []
 
     def resolve(question: Question) -> Answer:
@@ -158,12 +158,19 @@ async def test_a_container_outlives_the_driver_and_is_left_by_its_successor(
     await driver.start(plumber)
 
 
-async def test_a_container_outlives_the_engine(client, engine, plumber) -> None:
+@pytest.mark.parametrize("away", [False, True], ids=["driver there", "driver away"])
+async def test_a_container_outlives_the_engine(client, engine, driver, plumber, away) -> None:
     container = create(client, {"ova": A, "ovb": B})
     pid = await started(client, container)
     calls = list(plumber.calls)
     await asyncio.to_thread(engine.kill_dockerd)
+    if away:
+        await driver.stop()
+    began = time.monotonic()
     await asyncio.to_thread(engine.start_dockerd)
+    assert time.monotonic() - began < 15  # it does not wait for the driver
+    if away:
+        await driver.start(plumber)
     assert int(client.inspect_container(container)["State"]["Pid"]) == pid
     assert plumber.calls == calls  # nothing was asked again
     assert "10.77.0.5/24" in inside(engine, pid)
@@ -181,19 +188,31 @@ async def test_hanging_in_join_delays_only_that_container(client, engine, plumbe
     other = engine.client()
     start = asyncio.create_task(asyncio.to_thread(other.start, stuck))
     await asyncio.to_thread(plumber.hanging.wait, 10)
-    began = time.monotonic()
     await started(client, fine)
     assert len(client.containers()) == 1
     assert not start.done()
-    assert time.monotonic() - began < 3.5
-    with pytest.raises(docker.errors.APIError, match="could not plug it in within 4 s"):
-        await start
+    plumber.release.set()
+    await start
+    assert len(client.containers()) == 2
     other.close()
 
 
-async def test_a_refusal_reaches_the_user(client) -> None:
-    with pytest.raises(docker.errors.APIError, match="this container is nobody's: attach it"):
-        await asyncio.to_thread(client.start, create(client, {"ova": {}}))
+async def test_hanging_in_join_ends_at_the_deadline(client, driver) -> None:
+    driver._deadline = 1
+    with pytest.raises(docker.errors.APIError, match="could not plug it in within 1 s"):
+        await asyncio.to_thread(client.start, create(client, {"ova": {**A, "io.swarmpy.hang": "1"}}))
+    driver._deadline = 20
+
+
+async def test_a_refusal_reaches_the_user(client, engine, plumber) -> None:
+    container = create(client, {"ova": A, "ovb": {}})
+    for _ in range(20):
+        with pytest.raises(docker.errors.APIError, match="this container is nobody's: attach it"):
+            await asyncio.to_thread(client.start, container)
+        assert engine.ports() == set()  # what was plugged in already is unplugged
+        if plumber.said("join"):
+            return  # the Engine joins networks in any order: this time, the good one was the first
+    pytest.fail("the Engine never joined the good network first")
 
 
 async def test_an_address_that_the_engine_chose_is_refused(client, engine) -> None:

@@ -30,7 +30,7 @@ def resolv_conf(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def upstream() -> Upstream:
-    return Upstream(port=PORT, deadline=1.0, stagger=0.2)
+    return Upstream(port=PORT, deadline=4.0, stagger=0.2)
 
 
 @pytest.fixture

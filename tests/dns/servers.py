@@ -110,8 +110,8 @@ async def ask(
     """The reply."""
     message = dns.message.make_query(name, kind, **query)
     if tcp:
-        return await dns.asyncquery.tcp(message, server, 5, PORT, source=source)
-    return await dns.asyncquery.udp(message, server, 5, PORT, source=source)
+        return await dns.asyncquery.tcp(message, server, 10, PORT, source=source)
+    return await dns.asyncquery.udp(message, server, 10, PORT, source=source)
 
 
 def texts(reply: dns.message.Message) -> list[str]:

@@ -69,7 +69,7 @@ COUNTS = st.tuples(*(st.sampled_from([0, 1, 2, 65535]) for _ in range(4)))
 PACKETS = mutated() | st.binary(max_size=600) | st.builds(headed, st.binary(max_size=300), COUNTS)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(PACKETS, st.booleans())
 def test_any_packet(packet: bytes, tcp: bool) -> None:
     said = answers.decide(packet, "n", "10.0.0.1", resolve, tcp=tcp)

@@ -139,11 +139,19 @@ async def test_what_cannot_be_served_is_a_sentence(names, server, table) -> None
         await second.serve("n", OWN, ["nonsense"])
     with pytest.raises(FabricError, match="cannot be entered"):
         await second.serve("n", "/etc/passwd", [address()])
+    assert not second._served
     # The failure left nothing bound, and the place can be had by who comes next.
     await names.stop()
     await second.serve("n", OWN, [server])
     assert texts(await ask(server, "web")) == ["10.0.1.2"]
     await second.stop()
+
+
+async def test_a_namespace_that_went_is_no_longer_served(names, server, tmp_path) -> None:
+    with pytest.raises(FabricError):
+        await names.serve("net1", str(tmp_path / "gone"), [server])
+    with pytest.raises(ConnectionRefusedError):
+        await ask(server, "web", tcp=True)
 
 
 async def test_after_stop_nothing_is_open(table, resolv_conf) -> None:

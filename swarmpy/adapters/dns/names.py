@@ -16,7 +16,7 @@ from swarmpy.adapters.dns.sockets import bound, identity
 from swarmpy.adapters.dns.upstream import ResolvConf, Upstream
 from swarmpy.adapters.dns.zone import Limits, Zone
 from swarmpy.model.links import Answer, Question
-from swarmpy.ports.fabric import Resolve
+from swarmpy.ports.fabric import FabricError, Resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,11 @@ class NameServers:
         """Serve at these addresses of the namespace, instead of where the network was served before. Nothing
         happens where that is the same. Raises FabricError; the network is not served then."""
         async with self._turn:
-            where = (identity(namespace), tuple(addresses))
+            try:
+                where = (identity(namespace), tuple(addresses))
+            except FabricError:
+                await self._close(network_id)
+                raise
             before = self._served.get(network_id)
             if before is not None and before.where == where:
                 return

@@ -24,6 +24,8 @@ CLONE_NEWNET = 0x40000000
 IP_FREEBIND, IPV6_FREEBIND = 15, 78
 BUFFER = 1 << 20
 """Of received packets: what a burst of clients needs until we get the processor."""
+UNREAD = 1 << 17
+"""Of replies by TCP: the most that a client who does not read has us keep."""
 OWN = "/proc/thread-self/ns/net"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -121,6 +123,7 @@ def _bind(address: str, port: int) -> Pair:
         tcp = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD)
         for one in (udp, tcp):
             one.setblocking(False)
             # An IPv6 address is not bindable before the kernel found that nobody else has it.

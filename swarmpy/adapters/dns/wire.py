@@ -7,7 +7,7 @@ the work stays small. Replies echo the question as it was asked, and own their r
 
 from __future__ import annotations
 
-import ipaddress
+import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -127,13 +127,15 @@ def render(
 
 
 def address_records(query: Query, addresses: Sequence[str], ttl: int) -> list[bytes]:
-    """One record per address of the family that was asked. Raises ValueError for what is no address."""
+    """One record per address of the family that was asked. Raises OSError for what is no address."""
+    families = ((A, 4, socket.AF_INET), (AAAA, 16, socket.AF_INET6))
     records = []
-    for text in addresses:
-        address = ipaddress.ip_address(text)
-        kind = A if address.version == 4 else AAAA
-        if query.kind in (kind, ANY):
-            records.append(POINTER + RECORD.pack(kind, 1, ttl, len(address.packed)) + address.packed)
+    for kind, size, family in families:
+        if query.kind not in (kind, ANY):
+            continue
+        head = POINTER + RECORD.pack(kind, 1, ttl, size)
+        wanted = [text for text in addresses if (":" in text) == (kind == AAAA)]
+        records += [head + socket.inet_pton(family, text) for text in wanted]
     return records
 
 

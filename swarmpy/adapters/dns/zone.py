@@ -66,8 +66,8 @@ class Zone:
     async def open(self, pairs: Sequence[Pair]) -> None:
         """Begin to serve; the sockets are ours from now on."""
         loop = asyncio.get_running_loop()
+        self._pairs = list(pairs)
         for pair in pairs:
-            self._pairs.append(pair)
             self._servers.append(await asyncio.start_server(self._connected, sock=pair.tcp))
             loop.add_reader(pair.udp, self._readable, pair)
 
@@ -150,7 +150,10 @@ class Zone:
             pass  # made way for another client, or the zone closes; nobody awaits this task but us
         finally:
             self._connections.pop(task, None)
-            writer.transport.abort() if not writer.is_closing() and _unsent(writer) else writer.close()
+            if writer.transport.get_write_buffer_size():
+                writer.transport.abort()  # closing would wait for a client that does not read
+            else:
+                writer.close()
 
     def _room(self, client: str) -> bool:
         """Whether one more connection may be. When all are taken, the client with the most gives up its
@@ -190,8 +193,3 @@ class Zone:
         async with asyncio.timeout(self._limits.idle):
             await writer.drain()
         return True
-
-
-def _unsent(writer: asyncio.StreamWriter) -> bool:
-    """Whether closing would wait for a client that does not read."""
-    return bool(writer.transport.get_write_buffer_size())
