@@ -30,7 +30,7 @@ missing_packages() {
 
 # A library is asked for by its name too. ldconfig knows where this machine keeps libraries.
 has_library() {
-    ldconfig -p 2>/dev/null | grep -q "^[[:space:]]*$1 "
+    ldconfig -p 2>/dev/null | grep "^[[:space:]]*$1 " >/dev/null
 }
 
 # A dynamic busybox cannot run in an image that holds nothing else. ldd fails on a static program.

@@ -7,5 +7,6 @@ services there are, and who serves them (plan, agent).
 from __future__ import annotations
 
 from swarmpy.adapters.nftables.balancer import NftBalancer
+from swarmpy.adapters.nftables.mesh import NftMesh
 
-__all__ = ["NftBalancer"]
+__all__ = ["NftBalancer", "NftMesh"]

@@ -2,7 +2,7 @@
 
 What belongs here: reading a table's shape out of the kernel, labelling it. What does not: the rules' text.
 
-After each transaction an empty chain is added to the table, whose name holds the digest of what was applied and
+After each transaction an empty chain is added, whose name holds the digest of what was applied and
 that of the table's shape: chains, rules and the entries of maps, with their handles. Handles are never given
 twice, so that whatever is removed, added or replaced changes the shape. A transaction takes the seal away, so
 that one that was cut short by a crash has none. Nothing is kept outside the kernel.
