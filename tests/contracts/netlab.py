@@ -8,12 +8,15 @@ were opened inside a namespace and are served by one thread of this process.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import selectors
 import socket
 import struct
 import subprocess
+import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -183,6 +186,16 @@ def call(space: str, address: str, port: int, **more) -> tuple[str, str]:
     return who, seen
 
 
+def hammer(space: str, address: str, port: int, count: int) -> Counter[str]:
+    """So many connections, one after the other, from a process of its own; who answered how often."""
+    command = [sys.executable, "-m", "tests.contracts.netlab", address, str(port), str(count)]
+    done = subprocess.run(
+        ["ip", "netns", "exec", Lab.name(space), *command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return Counter(json.loads(done.stdout))
+
+
 def say(connection: socket.socket) -> str:
     """Send on an open connection; who answers."""
     connection.send(b"x\n")
@@ -197,3 +210,12 @@ def datagrams(space: str, address: str, port: int) -> socket.socket:
     made.settimeout(5)
     made.connect((address, port))
     return made
+
+
+if __name__ == "__main__":
+    answered = Counter[str]()
+    for _ in range(int(sys.argv[3])):
+        opened, answering, _ = dial(sys.argv[1], int(sys.argv[2]), timeout=3)
+        opened.close()
+        answered[answering] += 1
+    print(json.dumps(answered))

@@ -17,7 +17,7 @@ import pytest
 from swarmpy.adapters.netns import inside
 from swarmpy.adapters.nftables import NftBalancer, library
 from swarmpy.ports import Balancer, FabricError, SandboxTable, VirtualService
-from tests.contracts.netlab import Lab, call, connect, datagrams, dial, ip, say
+from tests.contracts.netlab import Lab, call, connect, datagrams, hammer, ip, say
 
 VIP, VIP6 = "10.50.0.2", "fd50::2"
 BACKENDS = ("10.50.0.11", "10.50.0.12", "10.50.0.13")
@@ -185,22 +185,17 @@ async def test_version_6(balancer: Balancer, lab: Lab) -> None:
 async def test_no_connection_fails_while_the_table_is_replaced(balancer: Balancer, lab: Lab) -> None:
     tables = [table(*BACKENDS), table(*BACKENDS[:1]), table(*BACKENDS[1:])]
     await balancer.apply(lab.client, tables[0], None)
-    made, replaced = Counter[str](), 0
-
-    def load() -> None:
-        while replaced < 30 or made.total() < 2500:
-            connection, who, _ = dial(VIP, 80, timeout=3)
-            connection.close()
-            made[who] += 1
-
-    loading = asyncio.create_task(asyncio.to_thread(inside, lab.client, load))
+    replaced = 0
+    loading = asyncio.create_task(asyncio.to_thread(hammer, lab.client, VIP, 80, 2000))
     while not loading.done():
         # now and then as after a restart, when what was applied last is not known
         before = tables[replaced % 3] if replaced % 5 else None
         await balancer.apply(lab.client, tables[(replaced + 1) % 3], before)
         replaced += 1
-    await loading  # which raises what failed
+    made = await loading  # which raises what failed
+    assert made.total() == 2000
     assert set(made) == set(BACKENDS)
+    assert replaced > 10
 
 
 async def test_the_fingerprint_tells_what_others_did(balancer: Balancer, lab: Lab) -> None:

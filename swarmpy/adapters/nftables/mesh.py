@@ -154,7 +154,7 @@ def _link(name: str) -> tuple[object, ...]:
         return ()
     return (
         link,
-        sorted(one for one in routes.addresses() if one.link == link.index and ":" not in one.address),
+        sorted(one for one in routes.addresses() if one.link == link.number and ":" not in one.address),
     )
 
 

@@ -2,9 +2,9 @@
 
 What belongs here: the host's rules and those of the ingress namespace. What does not: containers (render.py).
 
-The host sends what comes for a published port over a pair of links into the ingress namespace; there it is sent
-on to a backend, with the client's address. Only a connection of the host itself gets another one: the host's
-end of the pair has the same address on all nodes, so it leaves as the node's own ingress address.
+The host sends what comes for a published port over a pair of links into the ingress namespace; from there it
+goes on to a backend, with the client's address. Only a connection of the host itself gets another one: the
+host's end of the pair has the same address on all nodes, so it leaves as the node's own ingress address.
 """
 
 from __future__ import annotations

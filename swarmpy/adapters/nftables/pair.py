@@ -43,7 +43,7 @@ _CHAIN = "DOCKER-USER"
 class Link(NamedTuple):
     """A link of the thread's namespace."""
 
-    index: int
+    number: int
     up: bool
     alias: str
 
@@ -71,7 +71,7 @@ def ensure(network_id: str, space: str) -> Pair:
     there = link(OUTER)
     if there and not there.alias.startswith(_ALIAS):
         raise FabricError(f"a link named {OUTER} is there already, and is not ours; rename or remove it")
-    pair = _addressed(there.index) if there and found() == network_id else None
+    pair = _addressed(there.number) if there and found() == network_id else None
     if pair and inside(space, _has, pair.inner):
         inside(space, _bring_up, INNER, pair.inner, "")
         _bring_up(OUTER, pair.outer, _ALIAS + network_id)
@@ -146,7 +146,7 @@ def remove() -> None:
     outer = link(OUTER)
     if outer is None or not outer.alias.startswith(_ALIAS):
         return
-    body = struct.pack("=BxHiII", 0, 0, outer.index, 0, 0)
+    body = struct.pack("=BxHiII", 0, 0, outer.number, 0, 0)
     with Netlink(netlink.ROUTE) as kernel:
         kernel.tell([Message(_DELETE_LINK, 0, body)], "removing links", fine=(errno.ENODEV,))
 
