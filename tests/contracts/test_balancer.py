@@ -144,9 +144,12 @@ async def test_a_udp_flow_moves_at_once_when_its_backend_goes(balancer: Balancer
 async def test_a_udp_flow_that_was_begun_before_there_was_a_service_finds_it(
     balancer: Balancer, lab: Lab
 ) -> None:
+    other = table(BACKENDS[1], vip="10.50.0.3")  # so that flows are tracked
+    await balancer.apply(lab.client, other, None)
     with datagrams(lab.client, VIP, 80) as made:
         made.send(b"x")
-        await balancer.apply(lab.client, table(BACKENDS[0]), None)
+        both = SandboxTable(services=(*table(BACKENDS[0]).services, *other.services))
+        await balancer.apply(lab.client, both, other)
         made.send(b"x")
         assert made.recv(100).decode().split()[0] == BACKENDS[0]
 
@@ -205,6 +208,9 @@ async def test_the_fingerprint_tells_what_others_did(balancer: Balancer, lab: La
     assert print_of
     assert await balancer.observe(lab.client) == print_of
     assert await balancer.apply(lab.client, wanted, wanted) == print_of
+    restarted = type(balancer)()
+    assert await restarted.observe(lab.client) == print_of
+    assert await restarted.apply(lab.client, wanted, None) == print_of
     other = await balancer.apply(lab.client, table(*BACKENDS[1:]), wanted)
     assert await balancer.observe(lab.client) == other != print_of
     # `before` may be wrong or unknown: the result is the same
@@ -303,10 +309,14 @@ async def test_two_sandboxes_do_not_begin_with_the_same_backend(lab: Lab) -> Non
     assert len({call(space, VIP, 80)[0] for space in spaces}) > 1
 
 
-async def test_a_gone_sandbox_is_cleared(balancer: Balancer) -> None:
+async def test_a_gone_sandbox_is_cleared_and_a_new_one_of_its_name_is_empty(balancer: Balancer) -> None:
     made = Lab()
     space = made.space("gone")
-    await balancer.apply(space, table(*BACKENDS), None)
+    print_of = await balancer.apply(space, table(*BACKENDS), None)
+    ip(f"netns del {made.name(space)}")
+    ip(f"netns add {made.name(space)}")
+    assert await balancer.observe(space) == ""
+    assert await balancer.apply(space, table(*BACKENDS), table(*BACKENDS)) == print_of
     made.close()
     await balancer.clear(space)
     with pytest.raises(FabricError):

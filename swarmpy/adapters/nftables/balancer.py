@@ -35,6 +35,8 @@ class NftBalancer:
     def __init__(self, run: Callable[[str], object] = library.run) -> None:
         self._run = run
         self._turns: dict[str, asyncio.Lock] = {}
+        self._left: dict[str, seal.Seal] = {}
+        """Saves reading what nobody changed; the kernel is asked whether it still holds."""
 
     async def probe(self) -> bool:
         """Whether the kernel can do it: every kind of rule is loaded, in a namespace made for that."""
@@ -47,7 +49,7 @@ class NftBalancer:
 
     async def observe(self, sandbox: str) -> str:
         """Fingerprint of what the kernel has."""
-        return await asyncio.to_thread(inside, sandbox, _seen)
+        return await asyncio.to_thread(inside, sandbox, self._seen, sandbox)
 
     async def apply(self, sandbox: str, table: SandboxTable, before: SandboxTable | None) -> str:
         """Make the sandbox as the table says."""
@@ -60,10 +62,11 @@ class NftBalancer:
             if await asyncio.to_thread(os.path.exists, sandbox):
                 await asyncio.to_thread(inside, sandbox, self._clear)
         self._turns.pop(sandbox, None)
+        self._left.pop(sandbox, None)
 
     def _apply(self, sandbox: str, table: SandboxTable, before: SandboxTable | None) -> str:
         routes.check(table.returns, render.MAX_NUMBER)
-        label, found = render.digest(table), seal.read(_TABLE, render.MAPS)
+        label, found = render.digest(table), self._read(sandbox)
         if found.label == label and found.about == seal.digest(routes.about()):
             return label
         known, back = _known(found, before), _back(found, table, before)
@@ -75,20 +78,23 @@ class NftBalancer:
             text = render.change(table, way, sandbox, known, back=back)
             self._run(found.lifted(render.TABLE) + text)
         _cut(table, known)
-        seal.write(_TABLE, render.MAPS, label, seal.digest(routes.about()))
+        about = seal.digest(routes.about())
+        self._left[sandbox] = seal.write(_TABLE, render.MAPS, label, about)
         return label
+
+    def _read(self, sandbox: str) -> seal.Seal:
+        return seal.read(_TABLE, render.MAPS, self._left.get(sandbox))
+
+    def _seen(self, sandbox: str) -> str:
+        found = self._read(sandbox)
+        if found.label and found.about == seal.digest(routes.about()):
+            return found.label
+        return ""
 
     def _clear(self) -> None:
         routes.set_returns(SandboxTable(), None)
         if seal.read(_TABLE, render.MAPS).chains:
             self._run(f"delete table {render.TABLE}\n")
-
-
-def _seen() -> str:
-    found = seal.read(_TABLE, render.MAPS)
-    if found.label and found.about == seal.digest(routes.about()):
-        return found.label
-    return ""
 
 
 def _known(found: seal.Seal, before: SandboxTable | None) -> Mapping[str, tuple[str, ...] | None] | None:

@@ -30,6 +30,8 @@ class NftMesh:
         self._host = host
         self._run = run
         self._turn = asyncio.Lock()
+        self._left: dict[str, seal.Seal] = {}
+        """By namespace; see NftBalancer."""
 
     async def observe(self) -> str:
         """Fingerprint of what the kernel has."""
@@ -46,22 +48,22 @@ class NftMesh:
             await asyncio.to_thread(self._clear)
 
     def _observe(self) -> str:
-        network_id, outer, lacks = inside(self._host, _host_seen)
+        network_id, outer, lacks = inside(self._host, _host_seen, self._left.get(self._host))
         space = self._namespace(network_id) if network_id else ""
         if not outer or lacks or not os.path.exists(space):
             return ""
-        return outer if inside(space, _inner_seen) == outer else ""
+        return outer if inside(space, _inner_seen, self._left.get(space)) == outer else ""
 
     def _apply(self, table: MeshTable, before: MeshTable | None) -> str:
         space, label = self._namespace(table.network_id), render.digest(table)
         if not os.path.exists(space):
             raise FabricError(f"the ingress network's namespace {space} is not there (yet)")
         links = inside(self._host, pair.ensure, table.network_id, space)
-        inside(space, self._inner, table, before, links, label)
+        inside(space, self._inner, space, table, before, links, label)
         inside(self._host, self._outer, table, before, links, label)
         return label
 
-    def _inner(self, table: MeshTable, before: MeshTable | None, links: Pair, label: str) -> None:
+    def _inner(self, space: str, table: MeshTable, before: MeshTable | None, links: Pair, label: str) -> None:
         own = next((address for address in table.addresses if ":" not in address), "")
         bridge = routes.link_with(own) if own else ""
         if not bridge:
@@ -70,7 +72,7 @@ class NftMesh:
             routes.set_switch(f"ipv4/conf/{name}/rp_filter", "0")
         routes.set_switch("ipv4/ip_forward", "1")
         routes.set_default(links.outer, INNER)
-        found, about = seal.read(NAME, MAPS), seal.digest(_inner_about())
+        found, about = seal.read(NAME, MAPS, self._left.get(space)), seal.digest(_inner_about())
         if (found.label, found.about) == (label, about):
             return
         same = before is not None and render.digest(before) == found.label
@@ -86,14 +88,14 @@ class NftMesh:
             text = meshrender.change(table, links, bridge, known, fixed=fixed)
             self._run(found.lifted(meshrender.TABLE) + text)
         _cut_inner(table, links)
-        seal.write(NAME, MAPS, label, about)
+        self._left[space] = seal.write(NAME, MAPS, label, about)
 
     def _outer(self, table: MeshTable, before: MeshTable | None, links: Pair, label: str) -> None:
         routes.set_switch(f"ipv4/conf/{OUTER}/route_localnet", "1")
         routes.set_switch(f"ipv4/conf/{OUTER}/rp_filter", "0")
         routes.set_switch("ipv4/ip_forward", "1")
         pair.docker_accept()
-        found, about = seal.read(NAME, HOST_MAPS), seal.digest(_host_about())
+        found, about = seal.read(NAME, HOST_MAPS, self._left.get(self._host)), seal.digest(_host_about())
         if (found.label, found.about) == (label, about):
             return
         known: tuple[Host, ...] | None = None
@@ -106,7 +108,7 @@ class NftMesh:
             self._run(found.lifted(meshrender.TABLE) + meshrender.host_change(table.hosts, known))
         if known is None or set(known) != set(table.hosts):
             _cut_outer(table, links)
-        seal.write(NAME, HOST_MAPS, label, about)
+        self._left[self._host] = seal.write(NAME, HOST_MAPS, label, about)
 
     def _clear(self) -> None:
         network_id = inside(self._host, pair.found)
@@ -122,15 +124,15 @@ class NftMesh:
             self._run(f"delete table {meshrender.TABLE}\n")
 
 
-def _host_seen() -> tuple[str, str, bool]:
+def _host_seen(left: seal.Seal | None) -> tuple[str, str, bool]:
     """(network, label of the host's rules, whether Docker's chain lacks ours)."""
-    network_id, found = pair.found(), seal.read(NAME, HOST_MAPS)
+    network_id, found = pair.found(), seal.read(NAME, HOST_MAPS, left)
     label = found.label if found.label and found.about == seal.digest(_host_about()) else ""
     return network_id, label, bool(label and pair.docker_lacks())
 
 
-def _inner_seen() -> str:
-    found = seal.read(NAME, MAPS)
+def _inner_seen(left: seal.Seal | None) -> str:
+    found = seal.read(NAME, MAPS, left)
     return found.label if found.label and found.about == seal.digest(_inner_about()) else ""
 
 

@@ -102,6 +102,20 @@ class Netlink:
                 return found
         raise FabricError("the kernel's network tables change faster than they can be read; try again")
 
+    def get(self, kind: int, body: bytes, *, missing: Collection[int] = ()) -> bytes | None:
+        """The one thing asked for, None where an error is among `missing`. Raises FabricError."""
+        self._send([Message(kind, REQUEST, body)])
+        while True:
+            for header, _, number, payload in self._receive():
+                if number != self._number:
+                    continue
+                if header != _ERROR:
+                    return payload
+                code = -struct.unpack_from("=i", payload)[0]
+                if code in missing:
+                    return None
+                raise _refused(code, "reading the kernel's network tables")
+
     def _dump(self, kind: int, body: bytes, found: list[Message], missing: Collection[int]) -> bool:
         self._send([Message(kind, REQUEST | DUMP, body)])
         whole = True
