@@ -22,9 +22,15 @@ missing_packages() {
     done
     if [ -e /proc/modules ] && ! has modprobe; then echo kmod; fi
     static_busybox || echo busybox-static
+    has_library libnftables.so.1 || echo libnftables1
     if grep -qs Y /sys/module/apparmor/parameters/enabled && ! has apparmor_parser; then
         echo apparmor
     fi
+}
+
+# A library is asked for by its name too. ldconfig knows where this machine keeps libraries.
+has_library() {
+    ldconfig -p 2>/dev/null | grep "^[[:space:]]*$1 " >/dev/null
 }
 
 # A dynamic busybox cannot run in an image that holds nothing else. ldd fails on a static program.

@@ -1,0 +1,70 @@
+"""Other network namespaces, entered by their path.
+
+What belongs here: entering and coming back. What does not: what is done there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from swarmpy.ports import FabricError
+
+T = TypeVar("T")
+NEW_NET = 0x40000000
+OWN = "/proc/self/ns/net"
+"""The namespace of this process (of its first thread, which never leaves it)."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def inside(path: str, work: Callable[..., T], *arguments: Any) -> T:
+    """What `work` returns (or raises) in that namespace. A thread is made for it and ends with it, so that no
+    other work can find itself in a foreign namespace. Raises FabricError where there is no such namespace."""
+    return _run(lambda: _enter(path), work, arguments)
+
+
+def apart(work: Callable[..., T], *arguments: Any) -> T:
+    """What `work` returns in a new, empty namespace, which ends with it."""
+    return _run(_leave, work, arguments)
+
+
+def _run(move: Callable[[], None], work: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            move()
+            results.append(work(*arguments))
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=body, name="namespace", daemon=True)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+def _enter(path: str) -> None:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise FabricError(f"the network namespace {path} cannot be opened: {error.strerror}") from None
+    try:
+        if _libc.setns(handle, NEW_NET):
+            why = os.strerror(ctypes.get_errno())
+            raise FabricError(f"the network namespace {path} cannot be entered: {why}; this needs root")
+    finally:
+        os.close(handle)
+
+
+def _leave() -> None:
+    if _libc.unshare(NEW_NET):
+        why = os.strerror(ctypes.get_errno())
+        raise FabricError(f"a network namespace cannot be made: {why}; this needs root")
