@@ -19,8 +19,12 @@ from pathlib import Path
 from swarmpy import __version__
 from swarmpy.adapters.clock import SystemClock, SystemEntropy
 from swarmpy.adapters.disk import FileDisk
+from swarmpy.adapters.dns import NameServers
 from swarmpy.adapters.docker import DockerEngine
+from swarmpy.adapters.driver import NetworkDriver
 from swarmpy.adapters.interfaces import usable_interfaces
+from swarmpy.adapters.nftables import NftBalancer, NftMesh
+from swarmpy.adapters.overlay import KernelOverlay
 from swarmpy.adapters.raft.node import RaftLog
 from swarmpy.adapters.wire import TlsWire
 from swarmpy.adapters.wire.bootstrap import bootstrap_call, fetch_bundle
@@ -48,7 +52,14 @@ class RealTools:
         self.entropy = SystemEntropy()
         self.disk = FileDisk(state_dir)
         self.engine = DockerEngine(engine_url)
-        self.fabric: FabricPorts | None = None
+        overlay = KernelOverlay()
+        self.fabric = FabricPorts(
+            overlay=overlay,
+            balancer=NftBalancer(),
+            mesh=NftMesh(overlay.namespace),
+            names=NameServers(),
+            driver=NetworkDriver(),
+        )
 
     def interfaces(self) -> Sequence[Interface]:
         """Addresses that others may reach."""

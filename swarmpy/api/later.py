@@ -1,4 +1,4 @@
-"""What Swarm has and this version does not: secrets, configs and overlay networks.
+"""What Swarm has and this version does not: secrets and configs.
 
 Lists are empty and objects unknown, so that clients which only look work; creating is refused in a sentence.
 What does not belong here: anything that is supported.
@@ -10,25 +10,22 @@ from functools import partial
 
 from aiohttp import web
 
-from swarmpy.api import body, filters, render
-from swarmpy.api.engine import EngineAbsentError
+from swarmpy.api import filters, render
 from swarmpy.api.errors import HttpError
-from swarmpy.api.info import ENGINE_AWAY
 from swarmpy.api.site import Route, Site
 
 _FILTERS = ("id", "label", "name", "names")
-_FORWARDED = ("Content-Type", "User-Agent", "X-Registry-Auth", "X-Registry-Config")
 
 
 class Later:
-    """Handlers of /secrets, /configs and POST /networks/create."""
+    """Handlers of /secrets and /configs."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
 
     def routes(self) -> list[Route]:
         """Method, path and handler of each endpoint."""
-        found: list[Route] = [("POST", "/networks/create", self.create_network)]
+        found: list[Route] = []
         for kind in ("secret", "config"):
             found += [
                 ("GET", f"/{kind}s", self.none),
@@ -58,23 +55,3 @@ class Later:
             f"{kind}s are not supported by this version of swarmpy: bring the data to the service by an "
             "image, an environment variable or a bind mount",
         )
-
-    async def create_network(self, request: web.Request) -> web.Response:
-        """Networks of the Engine are the Engine's business; overlays would be the cluster's."""
-        data = await request.read()
-        raw = body.parse_object(data) if data else {}
-        if raw.get("Driver") == "overlay" or raw.get("Scope") == "swarm":
-            self._site.control()
-            raise HttpError(
-                501,
-                "overlay networks are not supported by this version of swarmpy: publish the ports that must "
-                "be reachable with mode=host, or use a network of one node",
-            )
-        kept = {name: request.headers[name] for name in _FORWARDED if name in request.headers}
-        try:
-            reply = await self._site.engine.request(
-                "POST", request.raw_path, body=data, headers=kept, timeout=60.0
-            )
-        except EngineAbsentError as error:
-            raise HttpError(503, ENGINE_AWAY.format(reason=error)) from None
-        return web.Response(status=reply.status, body=reply.body, content_type="application/json")

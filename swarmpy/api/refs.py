@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from swarmpy.api.errors import HttpError
-from swarmpy.model.objects import Node, Object, Service, Task
+from swarmpy.model.objects import Network, Node, Object, Service, Task
 from swarmpy.state.snapshot import Snapshot, Table
 
 O = TypeVar("O", bound=Object)  # noqa: E741  the customary letter for an object
@@ -18,6 +18,11 @@ O = TypeVar("O", bound=Object)  # noqa: E741  the customary letter for an object
 def service(world: Snapshot, reference: str) -> Service:
     """The service, 404 or 400."""
     return _resolve("service", world.services, reference, lambda item: item.name)
+
+
+def network(world: Snapshot, reference: str) -> Network:
+    """The network, 404 or 400."""
+    return _resolve("network", world.networks, reference, lambda item: item.name)
 
 
 def node(world: Snapshot, reference: str) -> Node:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.objects import Cluster, Node, Resource, Service, Task
-from swarmpy.model.specs import SECOND
+from swarmpy.model.specs import SECOND, Port
 from swarmpy.ports import ManagersView
 from swarmpy.state.snapshot import Snapshot
 
@@ -81,17 +81,26 @@ def service(item: Service, *, defaults: bool = False, status: Json | None = None
 
 
 def _endpoint(item: Service) -> Json:
+    """What was asked (`Spec`), and what is: chosen ports and virtual addresses."""
     endpoint = item.view.endpoint_spec
-    if endpoint is None or not endpoint.ports:
+    if not item.vips and (endpoint is None or not endpoint.ports):
         return {"Spec": {}}
-    ports = []
-    for port in endpoint.ports:
-        shown: Json = {"Name": port.name} if port.name else {}
-        shown |= {"Protocol": port.protocol, "TargetPort": port.target_port}
-        if port.published_port:
-            shown["PublishedPort"] = port.published_port
-        ports.append({**shown, "PublishMode": port.publish_mode})
-    return {"Spec": {"Mode": endpoint.mode, "Ports": ports}, "Ports": ports}
+    shown: Json = {"Spec": {"Mode": endpoint.mode if endpoint is not None else "vip"}}
+    if endpoint is not None and endpoint.ports:
+        shown["Spec"]["Ports"] = [_port(port) for port in endpoint.ports]
+        shown["Ports"] = [_port(port) for port in item.ports]
+    if item.vips:
+        shown["VirtualIPs"] = [{"NetworkID": vip.network_id, "Addr": vip.address} for vip in item.vips]
+    return shown
+
+
+def _port(port: Port) -> Json:
+    shown: Json = {"Name": port.name} if port.name else {}
+    shown |= {"Protocol": port.protocol, "TargetPort": port.target_port}
+    if port.published_port:
+        shown["PublishedPort"] = port.published_port
+    beyond = {"HostIP": port.host_ip, "Source": port.source}
+    return {**shown, "PublishMode": port.publish_mode, **{key: said for key, said in beyond.items() if said}}
 
 
 def service_status(world: Snapshot, item: Service) -> Json:

@@ -21,6 +21,7 @@ from swarmpy.api.events import Events, SwarmEvents
 from swarmpy.api.info import Info
 from swarmpy.api.later import Later
 from swarmpy.api.logs import Logs
+from swarmpy.api.networks import Networks
 from swarmpy.api.nodes import Nodes
 from swarmpy.api.own import Own
 from swarmpy.api.passthrough import FrontDoor
@@ -113,8 +114,13 @@ class ApiServer:
 
     def _application(self) -> web.Application:
         application = web.Application(middlewares=[refusals], client_max_size=MAX_BODY)
-        makers: list[Callable[[Site], Swarm | Nodes | Services | Tasks | Info | System | Later | Logs | Own]]
-        makers = [Swarm, Nodes, Services, Tasks, Info, System, Later, Logs, Own]
+        makers: list[
+            Callable[
+                [Site],
+                Swarm | Nodes | Services | Networks | Tasks | Info | System | Later | Logs | Own,
+            ]
+        ]
+        makers = [Swarm, Nodes, Services, Networks, Tasks, Info, System, Later, Logs, Own]
         routes: list[Route] = [route for make in makers for route in make(self._site).routes()]
         routes += Events(self._site, self._events).routes()
         for method, path, handler in routes:

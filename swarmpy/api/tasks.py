@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
-from swarmpy.api import filters, refs, render
+from swarmpy.api import filters, netrender, refs, render
 from swarmpy.api.site import Route, Site
 from swarmpy.model.lifecycle import STATE_BY_WORD
 from swarmpy.model.objects import Task
@@ -44,12 +44,18 @@ class Tasks:
             and ("label" not in asked or asked.labels("label", _labels(world, item)))
             and ("_up-to-date" not in asked or _up_to_date(world, item))
         ]
-        return render.respond([render.task(item) for item in chosen])
+        return render.respond([_shown(world, item) for item in chosen])
 
     async def inspect(self, request: web.Request) -> web.Response:
         """GET /tasks/{id}."""
         world = await self._site.control().world()
-        return render.respond(render.task(refs.task(world, request.match_info["id"])))
+        return render.respond(_shown(world, refs.task(world, request.match_info["id"])))
+
+
+def _shown(world: Snapshot, item: Task) -> render.Json:
+    shown = render.task(item)
+    attached = netrender.attachments(world, item.networks)
+    return {**shown, "NetworksAttachments": attached} if attached else shown
 
 
 def _candidates(world: Snapshot, services: set[str], nodes: set[str]) -> Iterable[Task]:
