@@ -72,6 +72,12 @@ def _with_resource(known: dict[str, Resource], one: Mapping[str, Any]) -> dict[s
     return known
 
 
+def _complain(task: asyncio.Task[None]) -> None:
+    """A part of the agent that ends by itself is a defect: it must not end in silence."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.critical("the agent's %s ended: restart the daemon", task.get_name(), exc_info=error)
+
+
 class Agent:
     """`managers` are (node id, HOST:PORT) to begin with; `address` is the node's own, "" if others see it
     best. `on_cluster` hears of managers and of the node's role; `on_removed` that the cluster forgot it."""
@@ -161,6 +167,8 @@ class Agent:
         ]
         if self._fabric is not None:
             self._tasks.append(asyncio.create_task(self._fabric.run(), name="fabric"))
+        for task in self._tasks:
+            task.add_done_callback(_complain)
 
     @staticmethod
     async def _probe(ports: FabricPorts) -> frozenset[str]:

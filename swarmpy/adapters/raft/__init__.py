@@ -1,5 +1,6 @@
 """The replicated log: pysyncobj as a Raft core that we drive (see node.py)."""
 
+import swarmpy.adapters.raft.tamed  # noqa: F401  first of all: see there
 from swarmpy.adapters.raft.errors import ApplyError, MembershipError
 from swarmpy.adapters.raft.frames import CorruptError
 from swarmpy.adapters.raft.node import RaftLog
