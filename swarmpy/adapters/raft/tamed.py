@@ -1,7 +1,7 @@
 """pysyncobj, imported so that it leaves the process as it was.
 
-On import it replaces `socket.inet_ntop` for everybody, by a function that only works on Windows. Whoever in this
-package needs the library comes after this module (the package's first import).
+On import it replaces `socket.inet_ntop` for everybody, by a function that only works on Windows. Whoever in
+this package needs the library comes after this module (the package's first import).
 """
 
 from __future__ import annotations
