@@ -13,7 +13,7 @@ from typing import Any
 from swarmpy.cli.tables import Kind
 from swarmpy.cli.values import boolean, decimal, size
 
-_LONG_PORT = re.compile(r"\w+=\w+(,\w+=\w+)*")
+_LONG_PORT = re.compile(r"\w=\w")  # Docker searches for \w+=\w+(,\w+=\w+)*: the same, but in linear time
 _MOUNT_SWITCHES = frozenset(("readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src"))
 _RECURSIVE = {
     "enabled": "",
@@ -271,9 +271,7 @@ def ulimit(text: str) -> dict[str, Any]:
     parts = limits.split(":")
     if len(parts) > 2:
         raise ValueError(f"too many limit value arguments - {limits}, can only have up to two, `soft[:hard]`")
-    numbers = []
-    for part in parts:
-        numbers.append(decimal(part))
+    numbers = [decimal(part) for part in parts]
     soft, hard = numbers[0], numbers[-1]
     if hard != -1 and soft == -1:
         raise ValueError(

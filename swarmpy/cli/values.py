@@ -24,8 +24,8 @@ NANOSECONDS = {
 }
 _DURATION_PART = re.compile(r"([0-9]*)(\.[0-9]*)?([^0-9.]*)")
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)*) ?([kKmMgGtTpP])?[iI]?[bB]?\Z")
-_FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_RATIONAL = re.compile(r"[+-]?(?:[0-9]+/[0-9]+|[0-9]*\.?[0-9]*(?:[eE][+-]?[0-9]{1,3})?)")
+_FLOAT = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_RATIONAL = re.compile(r"[+-]?(?:[0-9]+/[0-9]+|[0-9]*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?)")
 _LONGEST = 1000
 """Digits of a number, leading zeros included: beyond that it is no slip of the hand, and slow to read."""
 _INT64 = 2**63
@@ -159,7 +159,7 @@ def nano_cpus(text: str) -> int:
 
     try:
         # Short exponents only: 1e999999999 would be written out.
-        if not _RATIONAL.fullmatch(text) or len(text) > _LONGEST:
+        if len(text) > _LONGEST or not _RATIONAL.fullmatch(text):
             raise ValueError(text)
         cpus = Fraction(text) * 10**9
     except (ValueError, ZeroDivisionError):
