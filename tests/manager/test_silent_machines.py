@@ -118,7 +118,7 @@ def test_a_write_that_is_carried_out_is_no_failure_though_this_manager_is_cut_of
 def placed(*nodes: str) -> Store:
     """A world with a task per node, named after it."""
     store = Store()
-    tasks = [Put(Task(id=f"t-{node}", service_id="s", node_id=node)) for node in nodes]
+    tasks = [Put(Task(id=f"t-{node}", service_id="s", service_name="web", node_id=node)) for node in nodes]
     store.world = store.world.evolve(tasks, 1, 1)
     return store
 
@@ -183,7 +183,7 @@ def test_silent_nodes_do_not_hold_the_others_logs_up() -> None:
 
         async def agent() -> None:
             asked = await near_end.recv()
-            mine, readers = pipe(READER, far["d"])
+            mine, readers = pipe(far["d"], READER)
             serving = asyncio.ensure_future(
                 broker.serve_publish(readers, {"subscription": asked["subscription"]})
             )
@@ -216,7 +216,7 @@ def test_a_node_that_breaks_off_is_named(says_end: bool) -> None:
         broker = LogBroker(placed("a"), Dice(), "m1:2377", call)
         reading = asyncio.ensure_future(gathered(broker, "a"))
         body = await asked.get()
-        mine, readers = pipe(READER, Peer("a", "worker", "c", "2"))
+        mine, readers = pipe(Peer("a", "worker", "c", "2"), READER)
         serving = asyncio.ensure_future(broker.serve_publish(readers, {"subscription": body["subscription"]}))
         await mine.send({"task": "t-a", "stream": "stdout", "time": "", "data": b"half"})
         if says_end:
