@@ -22,7 +22,7 @@ T = TypeVar("T")
 MAX_BODY = 2 * 1024 * 1024
 MAX_AUTH = 64 * 1024
 MAX_DEPTH = 100
-"""Objects and lists inside each other. Docker's deepest spec needs ten; what is read is walked recursively."""
+"""Objects and lists inside each other. Docker's deepest spec needs ten; readers walk them by recursion."""
 AUTH_HEADER = "X-Registry-Auth"
 
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})

@@ -143,7 +143,7 @@ class LogBroker:
             await self._give_up(subscription, node)
 
     async def _pass_on(self, body: Body) -> set[str] | None:
-        """Have the leader ask the agents, waiting a while for one: who is missing, or None without a leader."""
+        """Have a leader ask the agents, waiting a while for one: who is missing; None without a leader."""
         try:
             async with asyncio.timeout(ANSWER):
                 while True:

@@ -1,8 +1,8 @@
 """How many calls without a certificate are served: token buckets per source and in total.
 
-What belongs here: the judgement, pure in the time it is told. What does not: clocks, whom it applies to and the
-refusal (adapters/wire). A join costs a signature and a committed entry; without a bound anybody who reaches the
-port could keep the leader busy with it.
+What belongs here: the judgement, pure in the time it is told. What does not: clocks, whom it applies to and
+the refusal (adapters/wire). A join costs a signature and a committed entry: without a bound anybody who reaches
+the port could keep the leader busy with it.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class _Bucket:
 class RateLimit:
     """Bounds calls per source and in total. A refused call costs nothing, so who waits as told gets through.
 
-    A source that is over its own bound takes nothing from the total, so it cannot keep the others out. At most
-    `sources` are remembered; when there are more, those that have been quiet longest are forgotten.
+    A source that is over its own bound takes nothing from the total, so it cannot keep the others out. At
+    most `sources` are remembered; when there are more, those that have been quiet longest are forgotten.
     """
 
     def __init__(self, each: Rate, total: Rate, sources: int = 4096) -> None:
@@ -69,7 +69,7 @@ class RateLimit:
 
 
 def source_of(host: str) -> str:
-    """What counts as one source: an IPv4 address, or the /64 of an IPv6 address, which one machine may own."""
+    """What counts as one source: an IPv4 address, or an IPv6 address's /64, which one machine may own."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

@@ -285,8 +285,8 @@ async def test_too_many_strangers_calls_are_told_when_to_come_back(town: Town) -
         # What the table refuses anyway counts too, so that probing it is no way around.
         with pytest.raises(RefusedError, match="try again"):
             await dialer.post(session, context, at(wire), "ping", {}, 5.0)
+        socket = await dialer.connect(session, context, at(wire), "raft", settings)
         with pytest.raises(RefusedError, match="try again"):
-            socket = await dialer.connect(session, context, at(wire), "raft", settings)
             await dialer.greet(socket, {}, 1000)
         for _ in range(10):  # nodes are not counted
             await town.wire("w1", "worker").call(at(wire), "ping", {})

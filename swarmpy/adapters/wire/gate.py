@@ -1,8 +1,7 @@
 """Who is on the other end of a connection, and whether it is still trusted.
 
-What belongs here: from a TLS connection to a Peer, past cluster, expiry and revocation, and the bound on callers
-who show no certificate. What does not: what a
-trusted peer may call (pki.rpc).
+What belongs here: from a TLS connection to a Peer, past cluster, expiry and revocation; the bound on callers
+without a certificate. What does not: what a trusted peer may call (pki.rpc).
 """
 
 from __future__ import annotations

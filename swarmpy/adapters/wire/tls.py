@@ -230,7 +230,7 @@ class TlsWire:
         loop.call_later(self._settings.stranger_seconds, transport.abort)
 
     def _make_room(self) -> bool:
-        """End the oldest stranger's connection on which nothing is asked: idle ones must not keep out a join."""
+        """End the oldest stranger's connection that asks nothing: idle ones must not keep out a join."""
         for one in self._strangers:
             if one not in self._serving.asking:
                 one.abort()
