@@ -1,8 +1,8 @@
 """How many calls without a certificate are served: token buckets per source and in total.
 
 What belongs here: the judgement, pure in the time it is told. What does not: clocks, whom it applies to and
-the refusal (adapters/wire). A join costs a signature and a committed entry: without a bound anybody who reaches
-the port could keep the leader busy with it.
+the refusal (adapters/wire). A join costs a signature and a committed entry: without a bound anybody who can
+reach the port could keep the leader busy with it.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from swarmpy.pki.rate import Rate
 
-
 _EACH = Rate(burst=200, per_second=10)
 _TOTAL = Rate(burst=1000, per_second=100)
 
@@ -38,7 +37,7 @@ class WireSettings:
     stranger_seconds: float = 15.0
     """How long a connection without a certificate may live."""
     stranger_calls: Rate = _EACH
-    """Calls without a certificate from one address. A rack of 50 machines joins at once, with two calls each."""
+    """Calls without a certificate from one address. 50 machines may join at once, with two calls each."""
     all_stranger_calls: Rate = _TOTAL
     expiry_sweep: float = 30.0
     """How often live channels are compared with the expiry of their certificates."""
