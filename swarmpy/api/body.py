@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,6 +21,8 @@ T = TypeVar("T")
 
 MAX_BODY = 2 * 1024 * 1024
 MAX_AUTH = 64 * 1024
+MAX_DEPTH = 100
+"""Objects and lists inside each other. Docker's deepest spec needs ten; readers walk them by recursion."""
 AUTH_HEADER = "X-Registry-Auth"
 
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
@@ -43,17 +46,21 @@ async def read_object(request: web.Request) -> dict[str, Any]:
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
-    """Decode a JSON object. Refuses what cannot be stored: NaN, numbers beyond 64 bits, broken Unicode."""
+    """Decode a JSON object. Refuses what cannot be stored: NaN, numbers beyond 64 bits, broken Unicode, and
+    what is nested deeper than anybody means it."""
     try:
-        value = json.loads(data.decode("utf-8-sig"), parse_constant=_no_constant, parse_int=_int)
+        value = json.loads(
+            data.decode("utf-8-sig"), parse_constant=_no_constant, parse_int=_int, parse_float=_float
+        )
     except (ValueError, UnicodeDecodeError) as error:
         raise HttpError(400, f"invalid JSON: {error}") from None
     except RecursionError:
-        raise HttpError(400, "invalid JSON: nested too deeply") from None
+        raise _too_deep() from None
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise HttpError(400, "invalid JSON: the body must be an object")
+    _check_depth(value)
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -70,6 +77,33 @@ def _int(text: str) -> int:
     if not _INT64_MIN <= number <= _UINT64:
         raise ValueError(f"the number {text[:24]} does not fit into 64 bits")
     return number
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:24]} is too large")
+    return number
+
+
+def _check_depth(value: Any) -> None:
+    """Level by level, without recursion."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        inner: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                inner.extend(one.values())
+            elif isinstance(one, list):
+                inner.extend(one)
+        if not inner:
+            return
+        level = inner
+    raise _too_deep()
+
+
+def _too_deep() -> HttpError:
+    return HttpError(400, f"invalid JSON: nested too deeply (at most {MAX_DEPTH} levels)")
 
 
 def convert(kind: type[T], raw: dict[str, Any]) -> T:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from swarmpy.model.errors import (
     AlreadyExists,
@@ -77,8 +79,21 @@ def plain(**statuses: int) -> Iterator[None]:
 
 def error_response(status: int, message: str) -> web.Response:
     """Docker's error body."""
-    body = msgspec.json.encode({"message": message}) + b"\n"
+    # What is quoted from a request may hold half of a surrogate pair, which no answer can.
+    shown = message.encode("utf-8", "replace").decode()
+    body = msgspec.json.encode({"message": shown}) + b"\n"
     return web.Response(status=status, body=body, content_type="application/json")
+
+
+class ClientsFaults(logging.LoggerAdapter[logging.Logger]):
+    """The HTTP server's log: what is no HTTP is the client's fault, answered and not worth a traceback."""
+
+    def exception(self, msg: object, *args: object, exc_info: Any = True, **more: Any) -> None:
+        """Log an error of the server; for one of the client's a line for those who look for it."""
+        if isinstance(exc_info, HttpProcessingError):
+            self.debug("%s: %s", str(msg) % args, exc_info.message)
+        else:
+            super().exception(msg, *args, exc_info=exc_info, **more)
 
 
 @web.middleware

@@ -98,10 +98,10 @@ class _Head(asyncio.Protocol):
         if self._decided:
             return  # a refused client that still sends
         self._buffer += data
-        end = self._buffer.find(b"\r\n\r\n") + 4
+        end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD) + 4
         if end >= 4:
             self._decide(bytes(self._buffer[:end]), bytes(self._buffer[end:]))
-        elif len(self._buffer) > MAX_HEAD:
+        elif len(self._buffer) >= MAX_HEAD:
             self.refuse(431, f"the request's head is larger than {MAX_HEAD} bytes")
 
     def _decide(self, head: bytes, rest: bytes) -> None:

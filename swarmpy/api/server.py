@@ -6,6 +6,7 @@ What does not belong here: any endpoint, any decision about requests (passthroug
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import time
@@ -16,7 +17,7 @@ from aiohttp import web
 
 from swarmpy.api.body import MAX_BODY
 from swarmpy.api.engine import EngineClient
-from swarmpy.api.errors import refusals
+from swarmpy.api.errors import ClientsFaults, refusals
 from swarmpy.api.events import Events, SwarmEvents
 from swarmpy.api.info import Info
 from swarmpy.api.later import Later
@@ -24,7 +25,7 @@ from swarmpy.api.logs import Logs
 from swarmpy.api.networks import Networks
 from swarmpy.api.nodes import Nodes
 from swarmpy.api.own import Own
-from swarmpy.api.passthrough import FrontDoor
+from swarmpy.api.passthrough import LINGER_SECONDS, MAX_HEAD, FrontDoor
 from swarmpy.api.services import Services
 from swarmpy.api.site import Route, Site
 from swarmpy.api.swarm import Swarm
@@ -32,8 +33,10 @@ from swarmpy.api.system import System, versioned
 from swarmpy.api.tasks import Tasks
 from swarmpy.ports import Clock, Entropy, LocalNode
 
+log = logging.getLogger("swarmpy.api")
+
 SOCKET_MODE = 0o660
-_VERSION = r"/v{version:[0-9]+\.[0-9]+}"
+_VERSION = "/v{version:[0-9.]+}"
 STOP_SECONDS = 2.0
 PROBE_SECONDS = 0.5
 
@@ -84,7 +87,15 @@ class ApiServer:
         path = Path(socket_path)
         _clear(path)
         runner = web.AppRunner(
-            self._application(), handler_cancellation=True, access_log=None, shutdown_timeout=STOP_SECONDS
+            self._application(),
+            handler_cancellation=True,
+            access_log=None,
+            shutdown_timeout=STOP_SECONDS,
+            logger=ClientsFaults(log),
+            auto_decompress=False,  # as Docker: a compressed body is no JSON
+            max_line_size=MAX_HEAD,  # the front door bounds the head as a whole
+            max_field_size=MAX_HEAD,
+            lingering_time=LINGER_SECONDS,
         )
         await runner.setup()
         server = runner.server

@@ -20,6 +20,7 @@ from swarmpy.ports import Clock, Control, Entropy, LocalNode
 
 REQUEST_ID = "X-Swarmpy-Request-Id"
 MAX_REQUEST_ID = 128
+_ENDLESS = 10**9
 
 NO_SWARM = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" '
@@ -83,13 +84,16 @@ class Site:
         return given or self.fresh_id()
 
 
-def api_version(request: web.Request) -> tuple[int, int] | None:
+def api_version(request: web.Request) -> tuple[int, ...] | None:
     """The version in the path, such as (1, 41); None for paths without one."""
     text = request.match_info.get("version")
     return parse_version(text) if text else None
 
 
-def parse_version(text: str) -> tuple[int, int]:
-    """Major and minor of an API version such as 1.41."""
-    major, _, minor = text.partition(".")
-    return int(major), int(minor or 0)
+def parse_version(text: str) -> tuple[int, ...]:
+    """The numbers of an API version such as 1.41, as Docker compares them: 1.41.0 is 1.41, 1 is 1.0, and a
+    number too large to be one is larger than any."""
+    parts = [int(part or 0) if len(part) < 10 else _ENDLESS for part in text.split(".")]
+    while parts and not parts[-1]:
+        parts.pop()
+    return tuple(parts)

@@ -11,9 +11,9 @@ import re
 from typing import Any
 
 from swarmpy.cli.tables import Kind
-from swarmpy.cli.values import boolean, size
+from swarmpy.cli.values import boolean, decimal, size
 
-_LONG_PORT = re.compile(r"\w+=\w+(,\w+=\w+)*")
+_LONG_PORT = re.compile(r"\w=\w")  # Docker searches for \w+=\w+(,\w+=\w+)*: the same, but in linear time
 _MOUNT_SWITCHES = frozenset(("readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src"))
 _RECURSIVE = {
     "enabled": "",
@@ -26,13 +26,19 @@ _ULIMITS = frozenset(
      "rtprio", "rttime", "sigpending", "stack")
 )  # fmt: skip
 _HIGHEST_PORT = 65535
+_LONGEST = 1000
+"""Digits of a number, leading zeros included: beyond that it is no slip of the hand."""
+_RANGE = re.compile(r"([0-9]{1,1000})(?:-([0-9]{1,1000}))?")
 
 
 def _fields(text: str) -> list[str]:
     """The fields of a line of comma-separated values; quotes protect commas."""
     import csv
 
-    return next(csv.reader([text]), [])
+    try:
+        return next(csv.reader([text]), [])
+    except csv.Error as error:
+        raise ValueError(f"invalid value: its comma-separated fields cannot be read: {error}") from None
 
 
 def mount(text: str) -> dict[str, Any]:
@@ -87,13 +93,20 @@ def _mount_field(result: dict[str, Any], key: str, value: str, field: str, given
         result.setdefault("ImageOptions", {})["Subpath"] = value
     elif key in ("tmpfs-size", "tmpfs-mode"):
         try:
-            number = size(value) if key == "tmpfs-size" else int(value, 8)
+            number = size(value) if key == "tmpfs-size" else _mode(value)
         except ValueError:
             raise ValueError(f"invalid value for {key}: {value}") from None
         options = result.setdefault("TmpfsOptions", {})
         options["SizeBytes" if key == "tmpfs-size" else "Mode"] = number
     else:
         raise ValueError(f"unknown option '{key}' in '{field}'")
+
+
+def _mode(text: str) -> int:
+    """A file's mode, octal."""
+    if not re.fullmatch(r"[0-7]{1,10}", text):
+        raise ValueError(text)
+    return int(text, 8)
 
 
 def _bind_field(result: dict[str, Any], key: str, value: str, field: str, given: bool) -> None:
@@ -171,7 +184,7 @@ def port(text: str) -> list[dict[str, Any]]:
 def _number(text: str, what: str) -> int:
     if not re.fullmatch(r"[0-9]+", text):
         raise ValueError(f"invalid {what} port ({text}): value must be an integer: invalid syntax")
-    if int(text) > _HIGHEST_PORT:
+    if len(text) > _LONGEST or int(text) > _HIGHEST_PORT:
         raise ValueError(f"invalid {what} port ({text}): value must be an integer: value out of range")
     return int(text)
 
@@ -207,10 +220,10 @@ def _long_port(text: str) -> dict[str, Any]:
 
 
 def _range(text: str, what: str) -> range:
-    first, dash, last = text.partition("-")
-    if not first.isdecimal() or (dash and not last.isdecimal()):
+    match = _RANGE.fullmatch(text)
+    if match is None:
         raise ValueError(f"invalid {what}: {text}")
-    low, high = int(first), int(last) if dash else int(first)
+    low, high = int(match[1]), int(match[2] or match[1])
     if low > high or high > _HIGHEST_PORT:
         raise ValueError(f"invalid {what}: {text}")
     return range(low, high + 1)
@@ -258,11 +271,7 @@ def ulimit(text: str) -> dict[str, Any]:
     parts = limits.split(":")
     if len(parts) > 2:
         raise ValueError(f"too many limit value arguments - {limits}, can only have up to two, `soft[:hard]`")
-    numbers = []
-    for part in parts:
-        if not re.fullmatch(r"[+-]?[0-9]+", part):
-            raise ValueError(f'strconv.ParseInt: parsing "{part}": invalid syntax')
-        numbers.append(int(part))
+    numbers = [decimal(part) for part in parts]
     soft, hard = numbers[0], numbers[-1]
     if hard != -1 and soft == -1:
         raise ValueError(
@@ -291,7 +300,7 @@ def generic_resource(text: str) -> dict[str, Any]:
     if not re.fullmatch(r"[+-]?[0-9]+", count):
         raise ValueError(f"invalid generic-resource request `{text}`, Named Generic Resources is not "
                          "supported for service create or update")  # fmt: skip
-    return {"DiscreteResourceSpec": {"Kind": kind, "Value": int(count)}}
+    return {"DiscreteResourceSpec": {"Kind": kind, "Value": decimal(count)}}
 
 
 MOUNTS = Kind("mount", mount, many=True)

@@ -22,8 +22,13 @@ NANOSECONDS = {
     "m": 60_000_000_000,
     "h": 3_600_000_000_000,
 }
-_DURATION_PART = re.compile(r"(\d*)(\.\d*)?([^\d.]*)")
-_SIZE = re.compile(r"(\d+(?:\.\d+)*) ?([kKmMgGtTpP])?[iI]?[bB]?\Z")
+_DURATION_PART = re.compile(r"([0-9]*)(\.[0-9]*)?([^0-9.]*)")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)*) ?([kKmMgGtTpP])?[iI]?[bB]?\Z")
+_FLOAT = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_RATIONAL = re.compile(r"[+-]?(?:[0-9]+/[0-9]+|[0-9]*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?)")
+_LONGEST = 1000
+"""Digits of a number, leading zeros included: beyond that it is no slip of the hand, and slow to read."""
+_INT64 = 2**63
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
@@ -48,7 +53,7 @@ def boolean(text: str) -> bool:
 
 def _integer(text: str, function: str, low: int, high: int) -> int:
     try:
-        if text != text.strip() or text.startswith("_"):
+        if text != text.strip() or text.startswith("_") or not text.isascii() or len(text) > _LONGEST:
             raise ValueError(text)
         octal = re.fullmatch(r"([+-]?)0([0-7]+)", text)
         number = int(octal[1] + octal[2], 8) if octal else int(text, 0)
@@ -57,6 +62,15 @@ def _integer(text: str, function: str, low: int, high: int) -> int:
     if not low <= number <= high:
         raise ValueError(f'strconv.{function}: parsing "{text}": value out of range')
     return number
+
+
+def decimal(text: str) -> int:
+    """A signed 64-bit number in base ten."""
+    if not re.fullmatch(r"[+-]?[0-9]{1,1000}", text):
+        raise ValueError(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    if not -_INT64 <= int(text) < _INT64:
+        raise ValueError(f'strconv.ParseInt: parsing "{text}": value out of range')
+    return int(text)
 
 
 def uint(text: str) -> int:
@@ -81,10 +95,12 @@ def integer(text: str) -> int:
 
 def ratio(text: str) -> float:
     """A floating-point number."""
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f'strconv.ParseFloat: parsing "{text}": invalid syntax') from None
+    if not _FLOAT.fullmatch(text):
+        raise ValueError(f'strconv.ParseFloat: parsing "{text}": invalid syntax')
+    number = float(text)
+    if abs(number) == float("inf"):
+        raise ValueError(f'strconv.ParseFloat: parsing "{text}": value out of range')
+    return number
 
 
 def duration(text: str) -> int:
@@ -92,7 +108,7 @@ def duration(text: str) -> int:
     rest = text[1:] if text[:1] in ("-", "+") else text
     if rest == "0":
         return 0
-    if not rest:
+    if not rest or len(rest) > _LONGEST:
         raise ValueError(f'time: invalid duration "{text}"')
     total = 0
     while rest:
@@ -108,7 +124,7 @@ def duration(text: str) -> int:
         digits = (fraction or ".")[1:]
         total += int(whole or "0") * scale + (int(digits) * scale // 10 ** len(digits) if digits else 0)
         rest = rest[match.end() :] if match else ""
-    if total >= 2**63:
+    if total >= _INT64:
         raise ValueError(f'time: invalid duration "{text}"')
     return -total if text.startswith("-") else total
 
@@ -126,7 +142,10 @@ def size(text: str) -> int:
     match = _SIZE.match(text)
     if match is None or match[1].count(".") > 1:
         raise ValueError(f"invalid size: '{text}'")
-    return int(float(match[1]) * 1024 ** _POWERS[(match[2] or "").lower()])
+    number = float(match[1]) * 1024 ** _POWERS[(match[2] or "").lower()]
+    if number >= _INT64:
+        raise ValueError(f"invalid size: '{text}': larger than any machine")
+    return int(number)
 
 
 def swap_size(text: str) -> int:
@@ -139,11 +158,16 @@ def nano_cpus(text: str) -> int:
     from fractions import Fraction
 
     try:
+        # Short exponents only: 1e999999999 would be written out.
+        if len(text) > _LONGEST or not _RATIONAL.fullmatch(text):
+            raise ValueError(text)
         cpus = Fraction(text) * 10**9
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"failed to parse {text} as a rational number") from None
     if cpus.denominator != 1:
         raise ValueError("value is too precise")
+    if abs(cpus) >= _INT64:
+        raise ValueError(f"failed to parse {text}: more CPUs than any machine has")
     return int(cpus)
 
 

@@ -43,7 +43,9 @@ from swarmpy.state.snapshot import Snapshot
 T = TypeVar("T")
 
 PATIENCE = 10.0
-"""Seconds for which a call looks for a leader before it gives up (Swarm: 20 s for the whole call)."""
+"""Seconds for which a call looks for a leader before it gives up."""
+DEADLINE = 20.0
+"""Seconds after which any call is answered, whatever machine has gone silent (Swarm: 20 s too)."""
 PAUSE = 0.05
 """Seconds between two looks for a leader while nothing else wakes the caller."""
 
@@ -77,11 +79,11 @@ class ManagerControl:
         async def attempt() -> Result:
             nonlocal tried
             leader = self._leader()
-            if leader is None:
-                return await self._submit_here(command)
             try:
+                if leader is None:
+                    return await self._submit_here(command)
                 return await self._submit_there(leader, command)
-            except (WireError, Ambiguous):
+            except (WireError, Ambiguous, asyncio.CancelledError):
                 tried = True
                 raise
 
@@ -96,7 +98,10 @@ class ManagerControl:
                     "look at the object before trying again"
                 ) from None
             raise
-        await self._applied(result.index)
+        # It is carried out: a manager that is cut off from now on must not report a failure. What it shows
+        # next is proved anew by the leader in any case.
+        with suppress(Unavailable):
+            await self._applied(result.index)
         return result
 
     async def managers(self) -> ManagersView:
@@ -230,7 +235,14 @@ class ManagerControl:
             raise Unavailable("this manager lags behind the leader; try again or ask another one") from None
 
     async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Try until it works, is refused for good, or patience ends."""
+        """Try until it works, is refused for good, or patience ends; DEADLINE bounds it all."""
+        try:
+            async with asyncio.timeout(DEADLINE):
+                return await self._try(attempt)
+        except TimeoutError:
+            raise Unavailable(f"{NO_LEADER} (no answer within {DEADLINE:g} s)") from None
+
+    async def _try(self, attempt: Callable[[], Awaitable[T]]) -> T:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + PATIENCE
         while True:

@@ -112,8 +112,8 @@ class Dispatcher:
                 await asyncio.sleep(self._period() / BEATS_PER_PERIOD / 2)
         finally:
             sessions, self._sessions = list(self._sessions.values()), {}
-            for session in sessions:
-                await session.channel.close()
+            # All at once: each of them may be to a machine that answers nothing any more.
+            await asyncio.gather(*(one.channel.close() for one in sessions), return_exceptions=True)
 
     def moved(self, before: Snapshot, after: Snapshot) -> None:
         """The world changed: wake the sessions that it concerns."""

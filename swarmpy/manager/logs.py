@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from swarmpy.manager.dispatcher import Session
 from swarmpy.manager.store import Store
@@ -34,7 +35,11 @@ logger = logging.getLogger(__name__)
 BUFFER = 256
 """Frames held per subscription before agents are slowed down."""
 ANSWER = 10.0
-"""Seconds within which an agent that was asked must dial back."""
+"""Seconds within which the leader must pass a subscription on, and agents that were asked must dial back."""
+AGAIN = 0.2
+"""Seconds between attempts to have a leader pass a subscription on."""
+TELL = 2.0
+"""Seconds within which an agent's session must take a message; the leader then counts the node as missing."""
 
 CallLeader = Callable[[str, Body], Awaitable[Body]]
 
@@ -47,7 +52,22 @@ class _Subscription:
     frames: asyncio.Queue[TaskLogFrame | None]
     waiting: set[str] = field(default_factory=set)
     dialled: set[str] = field(default_factory=set)
+    over: bool = False
+    """Whether nobody reads any more."""
+    complete: set[str] = field(default_factory=set)
+    """Nodes that said that they have sent everything."""
     channels: set[Channel] = field(default_factory=set)
+
+    def end(self) -> None:
+        """Nobody reads any more: what waits for room goes on, and finds its channel closed."""
+        self.over = True
+        while not self.frames.empty():
+            self.frames.get_nowait()
+
+    async def put(self, frame: TaskLogFrame | None) -> None:
+        """Hand the reader a frame, waiting for room while there is a reader."""
+        if not self.over:
+            await self.frames.put(frame)
 
 
 class LogBroker:
@@ -57,6 +77,7 @@ class LogBroker:
         self._store, self._entropy, self._address = store, entropy, address
         self._call_leader = call_leader
         self._open: dict[str, _Subscription] = {}
+        self._background: set[asyncio.Future[Any]] = set()
         self.sessions: Callable[[], dict[str, Session]] = dict
 
     # ------------------------------------------------------------ the reader's half
@@ -83,10 +104,21 @@ class LogBroker:
         finally:
             watchdog.cancel()
             del self._open[key]
-            for channel in list(subscription.channels):
-                await channel.close()
-            with suppress(WireError, RefusedError):
-                await self._call_leader("logs.subscribe", {"done": key, "nodes": sorted(nodes)})
+            subscription.end()
+            channels = [channel.close() for channel in subscription.channels]
+            await asyncio.gather(*channels, return_exceptions=True)
+            # In the background: whoever reads must not wait for a leader's machine that is gone.
+            self._later(self._unsubscribe({"done": key, "nodes": sorted(nodes)}))
+
+    def _later(self, work: Awaitable[None]) -> asyncio.Future[None]:
+        job = asyncio.ensure_future(work)
+        self._background.add(job)
+        job.add_done_callback(self._background.discard)
+        return job
+
+    async def _unsubscribe(self, body: Body) -> None:
+        with suppress(WireError, RefusedError):
+            await self._call_leader("logs.subscribe", body)
 
     async def _ask(self, key: str, subscription: _Subscription, query: LogQuery) -> None:
         """Have the agents asked, and name those that do not answer."""
@@ -103,29 +135,38 @@ class LogBroker:
                 "timestamps": query.timestamps,
             },
         }
-        try:
-            reply = await self._call_leader("logs.subscribe", body)
-            missing = set(reply.get("missing", ()))
-        except (WireError, RefusedError) as error:
-            logger.info("log subscription failed: %s", error)
-            missing = set(subscription.nodes)
-        for node in sorted(missing):
+        missing = await self._pass_on(body)
+        for node in sorted(set(subscription.nodes) if missing is None else missing):
             await self._give_up(subscription, node)
         await asyncio.sleep(ANSWER)
         for node in sorted(subscription.waiting - subscription.dialled):
             await self._give_up(subscription, node)
 
+    async def _pass_on(self, body: Body) -> set[str] | None:
+        """Have a leader ask the agents, waiting a while for one: who is missing; None without a leader."""
+        try:
+            async with asyncio.timeout(ANSWER):
+                while True:
+                    try:
+                        reply = await self._call_leader("logs.subscribe", body)
+                        return {str(node) for node in reply.get("missing", ())}
+                    except (WireError, RefusedError) as error:
+                        logger.info("log subscription not passed on yet: %s", error)
+                    await asyncio.sleep(AGAIN)
+        except TimeoutError:
+            return None
+
     async def _give_up(self, subscription: _Subscription, node: str) -> None:
         problem = f"node {node} is not available"
         for task_id in subscription.nodes.get(node, ()):
-            await subscription.frames.put(TaskLogFrame(task_id, node, "", "stderr", b"", problem=problem))
+            await subscription.put(TaskLogFrame(task_id, node, "", "stderr", b"", problem=problem))
         await self._finished(subscription, node)
 
     async def _finished(self, subscription: _Subscription, node: str) -> None:
         if node in subscription.waiting:
             subscription.waiting.discard(node)
             if not subscription.waiting:
-                await subscription.frames.put(None)
+                await subscription.put(None)
 
     async def serve_publish(self, channel: Channel, hello: Body) -> None:
         """`logs.publish`: an agent delivers."""
@@ -133,19 +174,27 @@ class LogBroker:
         node = channel.peer.node_id
         if subscription is None or node not in subscription.nodes:
             raise RefusedError("NotFound", "nobody reads that subscription")
+        if node in subscription.dialled:
+            raise RefusedError("AlreadyExists", "this node has delivered to that subscription")
         subscription.channels.add(channel)
         subscription.dialled.add(node)
         allowed = set(subscription.nodes[node])
         try:
             while True:
-                frame = self._frame(node, await channel.recv(), allowed)
+                body = await channel.recv()
+                if body.get("end") is True:
+                    subscription.complete.add(node)
+                frame = self._frame(node, body, allowed)
                 if frame is not None:
-                    await subscription.frames.put(frame)
+                    await subscription.put(frame)
         except WireError:
             logger.debug("node %s has sent its logs", node)
         finally:
             subscription.channels.discard(channel)
-            await self._finished(subscription, node)
+            if node in subscription.complete:
+                await self._finished(subscription, node)
+            else:  # it broke off in the middle: what is missing must not look like the end
+                await self._give_up(subscription, node)
 
     def _frame(self, node: str, body: Body, allowed: set[str]) -> TaskLogFrame | None:
         """A frame of a task that was asked for; None for anything else (such as the marks of an end)."""
@@ -169,20 +218,37 @@ class LogBroker:
         """`logs.subscribe`: pass a subscription, or its end, to the agents; answers who is missing."""
         sessions = self.sessions()
         if "done" in body:
-            for node in body.get("nodes", ()):
-                await self._tell(sessions.get(str(node)), m.LogsDone(subscription=str(body["done"])))
+            done = m.LogsDone(subscription=str(body["done"]))
+            await self._tell_all({str(node): done for node in body.get("nodes", ())}, sessions)
             return {}
-        missing: list[str] = []
-        for node, tasks in body["nodes"].items():
-            wanted = m.LogsWanted(
+        wanted: dict[str, m.Down] = {
+            str(node): m.LogsWanted(
                 subscription=str(body["subscription"]),
                 address=str(body["address"]),
                 tasks=tuple(str(task) for task in tasks),
                 **body["query"],
             )
-            if not await self._tell(sessions.get(node), wanted):
-                missing.append(node)
-        return {"missing": missing}
+            for node, tasks in body["nodes"].items()
+        }
+        return {"missing": await self._tell_all(wanted, sessions)}
+
+    async def _tell_all(self, wanted: Mapping[str, m.Down], sessions: Mapping[str, Session]) -> list[str]:
+        """Tell each node its message, all at once; who was not reached in time.
+
+        A message that a slow session has not taken by then may still arrive: sending is never broken off in
+        the middle, and ends with the session at the latest.
+        """
+        jobs = {
+            asyncio.ensure_future(self._tell(sessions.get(node), message)): node
+            for node, message in wanted.items()
+        }
+        if not jobs:
+            return []
+        self._background.update(jobs)
+        for job in jobs:
+            job.add_done_callback(self._background.discard)
+        await asyncio.wait(jobs, timeout=TELL)
+        return sorted(node for job, node in jobs.items() if not (job.done() and job.result()))
 
     async def _tell(self, session: Session | None, message: m.Down) -> bool:
         if session is None:

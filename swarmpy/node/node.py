@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 JOIN_PATIENCE = 20.0
 """Seconds that a join call waits before it says that it goes on in the background (Docker)."""
+FIRST_PAUSE, LAST_PAUSE = 0.2, 2.0
+"""Seconds between attempts to find the leader who lets this node in; doubling, with jitter."""
 
 ALREADY = (
     'This node is already part of a swarm. Use "swarmpy leave" to leave this swarm and join another one.'
@@ -305,13 +307,16 @@ class Node:
         """Ask for a certificate, following the way to the leader; waits while there is none."""
         address = remote
         deadline = self._tools.clock.monotonic() + JOIN_PATIENCE * 3
+        pause = FIRST_PAUSE
         while True:
+            told = 0.0
             try:
                 return await self._tools.bootstrap_call(address, bundle, "join", body)
             except RefusedError as refused:
                 if refused.code not in ("NotLeader", "Unavailable"):
                     raise
                 address = str(refused.data.get("leader") or remote)
+                told = _told(refused)
                 problem: Exception = refused
             except WireError as error:
                 if address == remote:
@@ -319,7 +324,15 @@ class Node:
                 address, problem = remote, error
             if self._tools.clock.monotonic() > deadline:
                 raise WireError(f"no leader answered: {problem}")
-            await asyncio.sleep(0.2)
+            # Not all at once where a whole rack waits for the same leader.
+            await asyncio.sleep(told + pause * self._tools.entropy.uniform(0.5, 1.0))
+            pause = min(2 * pause, LAST_PAUSE)
+
+
+def _told(refused: RefusedError) -> float:
+    """How many seconds the manager asked us to wait."""
+    wait = refused.data.get("retry_after")
+    return min(float(wait), JOIN_PATIENCE) if isinstance(wait, int | float) and wait > 0 else 0.0
 
 
 def _leave_refusal(member: Member) -> str:

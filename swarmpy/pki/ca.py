@@ -13,7 +13,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -134,9 +134,9 @@ class Authority:
         """
         try:
             other = x509.load_pem_x509_certificate(other_root_pem)
-        except ValueError as error:
+            public = other.public_key()
+        except (ValueError, UnsupportedAlgorithm) as error:
             raise CertificateError(f"the new root is not a PEM certificate: {error}") from error
-        public = other.public_key()
         if not isinstance(public, ec.EllipticCurvePublicKey):
             raise CertificateError("the new root's key must be ECDSA (P-256 or P-384)")
         cert, key = self._load()
@@ -148,7 +148,7 @@ class Authority:
         try:
             cert = x509.load_pem_x509_certificate(self.cert_pem)
             key = serialization.load_pem_private_key(self.key_pem, None)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise CertificateError(f"the CA's certificate or key cannot be read: {error}") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise CertificateError("the CA's key must be ECDSA (P-256 or P-384)")

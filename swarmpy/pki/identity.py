@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -79,9 +79,10 @@ class NodeIdentity:
             key = serialization.load_pem_private_key(self.key_pem, None)
             leaf, *chain = x509.load_pem_x509_certificates(self.cert_pem)
             issuers = [*chain, *x509.load_pem_x509_certificates(self.bundle_pem)]
-        except (ValueError, TypeError) as error:
+            fits = leaf.public_key() == key.public_key()
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise CertificateError(f"the node's identity cannot be read: {error}") from error
-        if leaf.public_key() != key.public_key():
+        if not fits:
             raise CertificateError("the certificate was made for another key than this node's")
         if not any(_issued(leaf, issuer) for issuer in issuers):
             raise CertificateError("the certificate was not signed by the cluster's CA")
@@ -249,6 +250,6 @@ def _load_key(context: ssl.SSLContext, identity: NodeIdentity) -> None:
 def _issued(leaf: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         leaf.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True

@@ -30,6 +30,7 @@ NOT_SERVED = "not_served"
 TOO_LARGE = "too_large"
 BAD_REQUEST = "bad_request"
 BUSY = "busy"
+RATE_LIMITED = "rate_limited"
 INTERNAL = "internal"
 """Reasons of refusals made by the wire itself; programs may act on them (a revoked node stops dialling)."""
 
@@ -42,6 +43,7 @@ CODES: Mapping[str, str] = {
     TOO_LARGE: "InvalidArgument",
     BAD_REQUEST: "InvalidArgument",
     BUSY: "Unavailable",
+    RATE_LIMITED: "Unavailable",
     INTERNAL: "Internal",
 }
 """Reason to the code of model.errors that users see."""

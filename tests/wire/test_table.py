@@ -8,6 +8,10 @@ import time
 
 import aiohttp
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from swarmpy.adapters.wire import TlsWire, WireSettings, codec, dialer
 from swarmpy.adapters.wire.faults import explain
@@ -21,7 +25,7 @@ from .conftest import Town, at
 GOOD = {"none": "none", "worker": "worker", "manager": "manager"}
 """Credentials that pass the gate, and the role they pass it in."""
 REVOKED = ("removed node", "demoted manager")
-BROKEN = ("expired", "not yet valid", "other CA")
+BROKEN = ("expired", "not yet valid", "other CA", "cloned node", "signed by a node", "signed by itself")
 """Credentials with which there is no connection at all."""
 FOREIGN = ("other cluster",)
 EVERY = (*GOOD, *REVOKED, *BROKEN, *FOREIGN)
@@ -39,6 +43,13 @@ def credentials(town: Town, kind: str, role: str) -> NodeIdentity | None:
         return town.identity("n1", role, age=-2 * DAY)
     if kind == "other CA":
         return town.identity("n1", role, authority=Authority.create(time.time_ns()))
+    if kind == "cloned node":
+        # A stranger's CA with our CA's name and key id, and a certificate that copies a living node's.
+        return forged(town.identity("n1", role), issuer_of(town.authority.cert_pem), None)
+    if kind in ("signed by a node", "signed by itself"):
+        signer = town.identity("n1", "manager")
+        by_itself = kind == "signed by itself"
+        return forged(town.identity("n1", role), None if by_itself else signer, None if by_itself else signer)
     if kind == "other cluster":
         return town.identity("n1", role, cluster="c2uster")
     identity = town.identity("n1", role)
@@ -47,6 +58,42 @@ def credentials(town: Town, kind: str, role: str) -> NodeIdentity | None:
     else:
         town.revoked.revoke(serial=identity.certificate.serial)
     return identity
+
+
+def issuer_of(pem: bytes) -> NodeIdentity:
+    """A certificate without a key to copy names from."""
+    return NodeIdentity(pem, b"", b"")
+
+
+def forged(model: NodeIdentity, named: NodeIdentity | None, signer: NodeIdentity | None) -> NodeIdentity:
+    """A copy of a node's certificate, extensions included, for a fresh key; issued in the name of `named` (its
+    own without one) and signed with the key of `signer` (a fresh one without)."""
+    original = x509.load_pem_x509_certificate(model.cert_pem)
+    key = ec.generate_private_key(ec.SECP256R1())
+    ours = x509.load_pem_x509_certificate(named.cert_pem).subject if named else original.subject
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(original.subject)
+        .issuer_name(ours)
+        .public_key(key.public_key())
+        .serial_number(original.serial_number)
+        .not_valid_before(original.not_valid_before_utc)
+        .not_valid_after(original.not_valid_after_utc)
+    )
+    for extension in original.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    signing: PrivateKeyTypes = key
+    if signer is not None:
+        signing = serialization.load_pem_private_key(signer.key_pem, None)
+    elif named is not None:
+        signing = ec.generate_private_key(ec.SECP256R1())
+    assert isinstance(signing, ec.EllipticCurvePrivateKey)
+    cert = builder.sign(signing, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    chain = signer.cert_pem if signer is not None else b""
+    text = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return NodeIdentity(cert + chain, text, model.bundle_pem)
 
 
 def context_of(town: Town, identity: NodeIdentity | None) -> ssl.SSLContext:

@@ -13,6 +13,7 @@ Snapshots are `snapshot/<index>.img`; a generation names the snapshot it relies 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,20 +134,8 @@ class Store:
     def _replay(self, generation: int) -> LogImage:
         name = self._journal_name(generation)
         data = self._disk.read(name)
-        replay: _Replay | None = None
-        for number, payload in read_frames(data, self._sealer, self._journal_context(generation), what=name):
-            records = msgpack.unpackb(payload, max_bin_len=len(payload))
-            if replay is None:
-                replay = _Replay(name, self._node_id, records.pop(0))
-            for record in records:
-                replay.feed(record)
-            replay.frames = number + 1
-        if replay is None or replay.frames < replay.base_frames:
-            raise CorruptError(
-                f"the journal {name} is cut short inside its base; remove this manager and join it "
-                "again with an empty directory"
-            )
-        return replay.image()
+        context = self._journal_context(generation)
+        return replay(name, self._node_id, read_frames(data, self._sealer, context, what=name))
 
     def _numbered(self, folder: str, suffix: str) -> list[int]:
         names = [name for name in self._disk.list(folder) if name.endswith(suffix)]
@@ -209,6 +198,24 @@ class Store:
         return b"\x00".join([b"swarmpy snapshot", self._node_id.encode(), b"%016x" % index])
 
 
+def replay(name: str, node_id: str, frames: Iterable[tuple[int, bytes]]) -> LogImage:
+    """The log that the (number, payload) of a journal's frames tell. Raises CorruptError."""
+    found: _Replay | None = None
+    for number, payload in frames:
+        records = _records(name, payload)
+        if found is None:
+            found = _Replay(name, node_id, records.pop(0) if records else None)
+        for record in records:
+            found.feed(record)
+        found.frames = number + 1
+    if found is None or found.frames < found.base_frames:
+        raise CorruptError(
+            f"the journal {name} is cut short inside its base; remove this manager and join it "
+            "again with an empty directory"
+        )
+    return found.image()
+
+
 class _Replay:
     """Rebuilds a log from the records of one generation, refusing what cannot follow."""
 
@@ -217,6 +224,9 @@ class _Replay:
             form, owner, self.base_frames, self._term, self._vote, self._snapshot_index = base
         except (TypeError, ValueError) as error:
             raise CorruptError(f"the journal {name} does not begin with a base") from error
+        numbers = (self.base_frames, self._term, self._snapshot_index)
+        if not all(map(_natural, numbers)) or not _name(self._vote):
+            raise CorruptError(f"the journal {name} does not begin with a base")
         if form != _FORMAT:
             raise CorruptError(f"the journal {name} has the unknown format {form}")
         if owner != node_id:
@@ -227,6 +237,8 @@ class _Replay:
 
     def feed(self, record: Record) -> None:
         """Apply one record. Raises CorruptError when it cannot follow the ones before."""
+        if not _is_record(record):
+            raise CorruptError(f"the journal {self._name} has a record of unknown kind")
         kind = record[0]
         if kind == ENTRY:
             _, index, term, command = record
@@ -235,7 +247,7 @@ class _Replay:
                 raise CorruptError(f"the journal {self._name} has a gap before entry {index}")
             self._entries.append((command, index, term))
         elif kind == CUT:
-            position = record[1] - self._entries[0][1]
+            position = record[1] - self._entries[0][1] if self._entries else 0
             if not 0 < position <= len(self._entries):
                 raise CorruptError(f"the journal {self._name} cuts at {record[1]}, which it lacks")
             del self._entries[position:]
@@ -243,14 +255,46 @@ class _Replay:
             if record[1] < self._term:
                 raise CorruptError(f"the journal {self._name} goes back to term {record[1]}")
             self._term, self._vote = record[1], record[2]
-        else:
-            raise CorruptError(f"the journal {self._name} has a record of unknown kind {kind}")
 
     def image(self) -> LogImage:
         """The log."""
         if not self._entries:
             raise CorruptError(f"the journal {self._name} has no entries")
         return LogImage(self._term, self._vote, tuple(self._entries), self._snapshot_index)
+
+
+def _records(name: str, payload: bytes) -> list[Any]:
+    try:
+        records = msgpack.unpackb(payload, max_bin_len=len(payload))
+    except Exception as error:  # msgpack raises half a dozen unrelated classes
+        raise CorruptError(f"the journal {name} holds what are no records") from error
+    if type(records) is not list:
+        raise CorruptError(f"the journal {name} holds what are no records")
+    return records
+
+
+def _natural(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _name(value: Any) -> bool:
+    return value is None or type(value) is str
+
+
+_SHAPES: Mapping[int, tuple[Callable[[Any], bool], ...]] = {
+    ENTRY: (_natural, _natural, lambda command: type(command) is bytes),
+    CUT: (_natural,),
+    TERM: (_natural, _name),
+}
+
+
+def _is_record(record: Any) -> bool:
+    if type(record) is not list or not record or type(record[0]) is not int:
+        return False
+    shape = _SHAPES.get(record[0], ())
+    return len(record) == len(shape) + 1 > 1 and all(
+        good(part) for good, part in zip(shape, record[1:], strict=True)
+    )
 
 
 def _join(image: LogImage, snapshot: Snapshot | None) -> LogImage:

@@ -6,6 +6,7 @@ method (pki.rpc).
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,7 +47,11 @@ def pack(value: Any) -> bytes:
 def unpack(data: bytes) -> Any:
     """One msgpack value filling `data`. Raises FrameError."""
     try:
-        return _DECODER.decode(data)
+        value = _DECODER.decode(data)
+        # The library decodes timestamps by itself. Their first bytes may also be part of a text or of bytes.
+        if any(form in data for form in _TIMESTAMPS):
+            _refuse_moments(value)
+        return value
     except (ValueError, TypeError, RecursionError) as error:
         raise FrameError("the bytes are not a msgpack body") from error
 
@@ -125,6 +130,21 @@ def plain_body(body: Body) -> dict[str, Any]:
 
 def _no_extension(code: int, data: memoryview) -> Any:
     raise ValueError("extension types are not part of the wire")
+
+
+_TIMESTAMPS = (b"\xd6\xff", b"\xd7\xff", b"\xc7\x0c\xff")
+
+
+def _refuse_moments(value: Any) -> None:
+    if isinstance(value, datetime.datetime):
+        raise ValueError("extension types are not part of the wire")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_moments(key)
+            _refuse_moments(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _refuse_moments(item)
 
 
 _DECODER = msgspec.msgpack.Decoder(ext_hook=_no_extension)

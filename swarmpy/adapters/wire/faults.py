@@ -7,12 +7,27 @@ which the other side words itself.
 from __future__ import annotations
 
 import errno
+import logging
 import socket
 import ssl
+from typing import Any
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from swarmpy.ports import WireError
+
+
+class PeersFaults(logging.LoggerAdapter[logging.Logger]):
+    """The HTTP server's log: what is no HTTP is the peer's fault, answered and not worth a traceback."""
+
+    def exception(self, msg: object, *args: object, exc_info: Any = True, **more: Any) -> None:
+        """Log an error of the server; for one of the peer's a line for those who look for it."""
+        if isinstance(exc_info, HttpProcessingError):
+            self.debug("%s: %s", str(msg) % args, exc_info.message)
+        else:
+            super().exception(msg, *args, exc_info=exc_info, **more)
+
 
 _ALERTS = (
     ("CERTIFICATE_EXPIRED", "our certificate has expired: this node must join again"),

@@ -1,24 +1,28 @@
 """Who is on the other end of a connection, and whether it is still trusted.
 
-What belongs here: from a TLS connection to a Peer, past cluster, expiry and revocation. What does not: what a
-trusted peer may call (pki.rpc).
+What belongs here: from a TLS connection to a Peer, past cluster, expiry and revocation; the bound on callers
+without a certificate. What does not: what a trusted peer may call (pki.rpc).
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 
 from swarmpy.adapters.wire import codec
+from swarmpy.adapters.wire.settings import WireSettings
 from swarmpy.pki import rpc
 from swarmpy.pki.certs import load_der
 from swarmpy.pki.errors import CertificateError
+from swarmpy.pki.rate import RateLimit, source_of
 from swarmpy.ports import Clock, Peer, RefusedError
 
 
 class Gate:
     """The check of both halves of the wire, made at every call and opened channel."""
 
-    def __init__(self, cluster_id: str, clock: Clock, revoked: rpc.Revoked) -> None:
+    def __init__(self, cluster_id: str, clock: Clock, revoked: rpc.Revoked, settings: WireSettings) -> None:
+        self._rates = RateLimit(settings.stranger_calls, settings.all_stranger_calls)
         self._cluster_id = cluster_id
         self._clock = clock
         self._revoked = revoked
@@ -53,6 +57,21 @@ class Gate:
             address,
         )
         return peer, certificate.not_after
+
+    def charge(self, peer: Peer) -> None:
+        """Count a call; nodes call as they like. Raises RefusedError, which says when to try again."""
+        if peer.role != rpc.NONE:
+            return
+        host = peer.address.rpartition(":")[0].strip("[]")
+        wait = self._rates.admit(source_of(host), self._clock.monotonic())
+        if wait:
+            seconds = math.ceil(wait)
+            refusal = codec.refuse(
+                rpc.RATE_LIMITED,
+                f"too many calls without a certificate from {host}: try again in {seconds} s",
+            )
+            refusal.data["retry_after"] = round(wait, 3)
+            raise refusal
 
     def trusted(self, transport: asyncio.BaseTransport | None) -> bool:
         """Whether `look` would let it pass."""

@@ -14,10 +14,12 @@ import errno
 import logging
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable
 
 from swarmpy.adapters.wire.faults import explain_listen, parse_address
 from swarmpy.adapters.wire.settings import WireSettings
+from swarmpy.pki.rate import source_of
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ class Listener:
         self._settings = settings
         self._sockets: list[socket.socket] = []
         self._loops: list[asyncio.Task[None]] = []
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._handshakes: dict[asyncio.Task[None], str] = {}  # and whence, in the order of their coming
 
     @property
     def port(self) -> int:
@@ -87,7 +89,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                accepted, _ = await loop.sock_accept(listening)
+                accepted, address = await loop.sock_accept(listening)
             except OSError as error:
                 if error.errno in _FULL:
                     log.warning("cannot accept connections: %s", error.strerror)
@@ -95,11 +97,24 @@ class Listener:
                     await asyncio.sleep(0.2)
                 continue
             if len(self._handshakes) >= self._settings.handshakes:
-                accepted.close()
-                continue
+                self._give_up_one()
             task = asyncio.create_task(self._handshake(accepted))
-            self._handshakes.add(task)
-            task.add_done_callback(self._handshakes.discard)
+            self._handshakes[task] = source_of(str(address[0]))
+            task.add_done_callback(self._forget)
+
+    def _give_up_one(self) -> None:
+        """Make room: the oldest handshake of the source that has most of them.
+
+        An honest one takes milliseconds. Refusing the newcomer instead would let anybody who opens enough
+        connections and says nothing shut the port for everybody.
+        """
+        busiest, _ = Counter(self._handshakes.values()).most_common(1)[0]
+        oldest = next(task for task, source in self._handshakes.items() if source == busiest)
+        self._forget(oldest)
+        oldest.cancel()
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._handshakes.pop(task, None)
 
     async def _handshake(self, accepted: socket.socket) -> None:
         try:

@@ -46,6 +46,8 @@ class WireServer:
         self._settings = settings
         self._channels = channels
         self._handlers: set[asyncio.Task[None]] = set()
+        self.asking: set[asyncio.BaseTransport] = set()
+        """Connections on which a call is being served."""
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request; never raises but for cancellation."""
@@ -56,7 +58,7 @@ class WireServer:
         try:
             if request.method != "POST" or kind != "rpc":
                 raise codec.refuse(rpc.UNKNOWN_METHOD, "this port speaks swarmpy's wire only")
-            return _reply(200, await self._call(request, method))
+            return _reply(200, await self._served(request, method))
         except RefusedError as refusal:
             return _reply(_STATUS.get(refusal.code, 400), codec.pack_refusal(refusal))
 
@@ -68,8 +70,19 @@ class WireServer:
         if tasks:
             await asyncio.wait(tasks)
 
+    async def _served(self, request: web.BaseRequest, method: str) -> bytes:
+        transport = request.transport
+        if transport is None:
+            raise codec.refuse(rpc.BAD_REQUEST, "the connection is gone")
+        self.asking.add(transport)
+        try:
+            return await self._call(request, method)
+        finally:
+            self.asking.discard(transport)
+
     async def _call(self, request: web.BaseRequest, method: str) -> bytes:
         peer, _ = self._gate.look(request.transport)
+        self._gate.charge(peer)
         rule = self._rule(method, "call", peer)
         handler = self.calls.get(method)
         if handler is None:
@@ -134,6 +147,7 @@ class WireServer:
         await socket.prepare(request)
         try:
             peer, not_after = self._gate.look(request.transport)
+            self._gate.charge(peer)
             handler = self._opening(method, peer)
             hello, credit = await self._hello(socket, method, peer)
         except RefusedError as refusal:

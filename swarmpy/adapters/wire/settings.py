@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from swarmpy.pki.rate import Rate
+
+_EACH = Rate(burst=200, per_second=10)
+_TOTAL = Rate(burst=1000, per_second=100)
+
 
 @dataclass(frozen=True, slots=True)
 class WireSettings:
@@ -31,6 +36,9 @@ class WireSettings:
     """Connections without a certificate (bootstrap) at one time."""
     stranger_seconds: float = 15.0
     """How long a connection without a certificate may live."""
+    stranger_calls: Rate = _EACH
+    """Calls without a certificate from one address. 50 machines may join at once, with two calls each."""
+    all_stranger_calls: Rate = _TOTAL
     expiry_sweep: float = 30.0
     """How often live channels are compared with the expiry of their certificates."""
     idle_seconds: float = 15.0

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from swarmpy.adapters.wire import codec, dialer
 from swarmpy.adapters.wire.channel import WireChannel
-from swarmpy.adapters.wire.faults import explain
+from swarmpy.adapters.wire.faults import PeersFaults, explain
 from swarmpy.adapters.wire.gate import Gate
 from swarmpy.adapters.wire.listener import Listener
 from swarmpy.adapters.wire.server import WireServer
@@ -70,9 +70,9 @@ class TlsWire:
         self._revoked = revoked if revoked is not None else rpc.Revoked()
         self._settings = settings or WireSettings()
         self._channels: set[WireChannel] = set()
-        self._gate = Gate(identity.cluster_id, clock, self._revoked)
+        self._gate = Gate(identity.cluster_id, clock, self._revoked, self._settings)
         self._serving = WireServer(self._gate, self._settings, self._channels)
-        self._strangers: set[asyncio.Transport] = set()
+        self._strangers: dict[asyncio.Transport, None] = {}  # in the order of their coming
         self._http: web.Server | None = None
         self._listener: Listener | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -105,6 +105,7 @@ class TlsWire:
             auto_decompress=False,
             keepalive_timeout=4 * self._settings.idle_seconds,
             lingering_time=2.0,
+            logger=PeersFaults(log),
         )
         listener = Listener(self._identity.server_context, http, self._admit, self._settings)
         await listener.start(listen)
@@ -220,13 +221,22 @@ class TlsWire:
             return
         if transport.get_extra_info("ssl_object").getpeercert(binary_form=True):
             return
-        self._strangers = {one for one in self._strangers if not one.is_closing()}
-        if len(self._strangers) >= self._settings.strangers:
+        self._strangers = {one: None for one in self._strangers if not one.is_closing()}
+        if len(self._strangers) >= self._settings.strangers and not self._make_room():
             transport.abort()
             return
-        self._strangers.add(transport)
+        self._strangers[transport] = None
         loop = asyncio.get_running_loop()
         loop.call_later(self._settings.stranger_seconds, transport.abort)
+
+    def _make_room(self) -> bool:
+        """End the oldest stranger's connection that asks nothing: idle ones must not keep out a join."""
+        for one in self._strangers:
+            if one not in self._serving.asking:
+                one.abort()
+                del self._strangers[one]
+                return True
+        return False
 
 
 def _transport(socket: aiohttp.ClientWebSocketResponse[bool]) -> asyncio.Transport | None:

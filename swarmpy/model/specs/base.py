@@ -46,5 +46,7 @@ def _view(kind: type[Spec], text: str) -> Any:
         return msgspec.convert(_without_nulls(json.loads(text or "{}")), kind)
     except json.JSONDecodeError as error:
         raise InvalidArgument(f"the spec is not JSON: {error}") from None
+    except RecursionError:
+        raise InvalidArgument("the spec is nested too deeply") from None
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"invalid {kind.__name__}: {error}") from None
