@@ -9,6 +9,7 @@ import asyncio
 import ipaddress
 import os
 from collections.abc import Callable, Mapping
+from weakref import WeakValueDictionary
 
 from swarmpy.adapters.netns import apart, inside
 from swarmpy.adapters.nftables import conntrack, library, render, routes, seal
@@ -34,7 +35,7 @@ class NftBalancer:
 
     def __init__(self, run: Callable[[str], object] = library.run) -> None:
         self._run = run
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._left: dict[str, seal.Seal] = {}
         """Saves reading what nobody changed; the kernel is asked whether it still holds."""
 
@@ -49,7 +50,8 @@ class NftBalancer:
 
     async def observe(self, sandbox: str) -> str:
         """Fingerprint of what the kernel has."""
-        return await asyncio.to_thread(inside, sandbox, self._seen, sandbox)
+        async with self._turns.setdefault(sandbox, asyncio.Lock()):
+            return await asyncio.to_thread(inside, sandbox, self._seen, sandbox)
 
     async def apply(self, sandbox: str, table: SandboxTable, before: SandboxTable | None) -> str:
         """Make the sandbox as the table says."""
@@ -61,8 +63,7 @@ class NftBalancer:
         async with self._turns.setdefault(sandbox, asyncio.Lock()):
             if await asyncio.to_thread(os.path.exists, sandbox):
                 await asyncio.to_thread(inside, sandbox, self._clear)
-        self._turns.pop(sandbox, None)
-        self._left.pop(sandbox, None)
+            self._left.pop(sandbox, None)
 
     def _apply(self, sandbox: str, table: SandboxTable, before: SandboxTable | None) -> str:
         routes.check(table.returns, render.MAX_NUMBER)
