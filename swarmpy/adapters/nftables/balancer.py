@@ -16,6 +16,7 @@ from swarmpy.adapters.nftables import conntrack, library, render, routes, seal
 from swarmpy.ports import FabricError, Return, SandboxTable, VirtualService
 
 _TABLE = render.TABLE.split()[1]
+_REMEMBERED = 4096
 _SAMPLE = SandboxTable(
     services=(
         VirtualService("192.0.2.1", ("192.0.2.2", "192.0.2.3")),
@@ -80,6 +81,8 @@ class NftBalancer:
             self._run(found.lifted(render.TABLE) + text)
         _cut(table, known)
         about = seal.digest(routes.about())
+        if len(self._left) >= _REMEMBERED:
+            self._left.clear()  # of sandboxes that ended without being cleared, mostly
         self._left[sandbox] = seal.write(_TABLE, render.MAPS, label, about)
         return label
 
