@@ -277,6 +277,26 @@ async def test_a_change_that_was_cut_short_is_done_again(lab: Lab) -> None:
         await NftBalancer().clear(lab.client)
 
 
+async def test_a_missing_library_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(library, "SONAME", "libnftables-of-another-machine.so.1")
+    library._library.cache_clear()
+    try:
+        assert not await NftBalancer().probe()
+        assert "apt-get install libnftables1" in caplog.text
+    finally:
+        library._library.cache_clear()
+
+
+async def test_a_kernel_that_refuses_a_rule_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(commands: str) -> None:
+        library.run(commands.replace("dnat ip to numgen", "dnat ip to nonsense"))
+
+    assert not await NftBalancer(refuse).probe()
+    assert "cannot be balanced with nftables here: nftables refused" in caplog.text
+
+
 @pytest.mark.parametrize("bad", ["10.0.0.1; flush ruleset", "10.0.0.1 }", "", "web"])
 async def test_only_addresses_get_into_a_rule_set(lab: Lab, bad: str) -> None:
     for wanted in (table(bad), table(*BACKENDS, vip=bad)):

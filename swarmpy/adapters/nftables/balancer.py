@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import os
 from collections.abc import Callable, Mapping
 from weakref import WeakValueDictionary
 
 from swarmpy.adapters.netns import apart, inside
-from swarmpy.adapters.nftables import conntrack, library, render, routes, seal
-from swarmpy.ports import FabricError, Return, SandboxTable, VirtualService
+from swarmpy.adapters.nftables import conntrack, library, meshrender, render, routes, seal
+from swarmpy.ports import FabricError, MeshPort, MeshTable, Return, SandboxTable, VirtualService
 
 _TABLE = render.TABLE.split()[1]
 _REMEMBERED = 4096
@@ -26,6 +27,14 @@ _SAMPLE = SandboxTable(
     ingress_address="192.0.2.5",
     returns=(Return(1, "02:00:00:00:00:01", "192.0.2.6"),),
 )
+
+_MESH = MeshTable(
+    network_id="",
+    addresses=("192.0.2.8",),
+    ports=tuple(MeshPort(protocol, 80, 80, ("192.0.2.5",), snat=True) for protocol in meshrender.PROTOCOLS),
+    hosts=(("tcp", 80, ""), ("udp", 80, "192.0.2.11")),
+)
+logger = logging.getLogger(__name__)
 
 
 class NftBalancer:
@@ -41,13 +50,20 @@ class NftBalancer:
         """Saves reading what nobody changed; the kernel is asked whether it still holds."""
 
     async def probe(self) -> bool:
-        """Whether the kernel can do it: every kind of rule is loaded, in a namespace made for that."""
-        way = render.Way("ingress", _SAMPLE.ingress_address, "192.0.2.7")
+        """Whether the kernel can do it: every kind of rule is loaded, those of the routing mesh too, in a
+        namespace made for that. What is missing is said in the log."""
         try:
-            await asyncio.to_thread(apart, self._run, render.whole(_SAMPLE, way, ""))
-        except FabricError:
+            await asyncio.to_thread(apart, self._try)
+        except FabricError as error:
+            logger.warning("connections to services cannot be balanced with nftables here: %s", error)
             return False
         return True
+
+    def _try(self) -> None:
+        pair = meshrender.Pair("192.0.2.9", "192.0.2.10")
+        self._run(render.whole(_SAMPLE, render.Way("ingress", _SAMPLE.ingress_address, "192.0.2.7"), ""))
+        self._run(meshrender.whole(_MESH, pair, "br0"))
+        self._run(meshrender.host_whole(_MESH.hosts, pair))
 
     async def observe(self, sandbox: str) -> str:
         """Fingerprint of what the kernel has."""

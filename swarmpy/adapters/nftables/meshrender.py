@@ -23,7 +23,7 @@ OUTER, INNER = "gwi", "gw0"
 """The pair of links: the host's end, and the ingress namespace's."""
 _SNAT = MARK
 """Mark of connections that are made to come from the node (numbers of nodes begin at 1)."""
-_PROTOCOLS = ("tcp", "udp", "sctp")
+PROTOCOLS = ("tcp", "udp", "sctp")
 Host = tuple[str, int, str]
 
 
@@ -88,14 +88,14 @@ def chain_of(port: MeshPort) -> str:
 
 
 def _protocol(name: str) -> str:
-    if name not in _PROTOCOLS:
-        raise FabricError(f"the protocol {name!r} cannot be published: only {', '.join(_PROTOCOLS)} can")
+    if name not in PROTOCOLS:
+        raise FabricError(f"the protocol {name!r} cannot be published: only {', '.join(PROTOCOLS)} can")
     return name
 
 
 def is_port(chain: str) -> bool:
     """Whether the chain is one of a port."""
-    return chain.partition("_")[0] in _PROTOCOLS
+    return chain.partition("_")[0] in PROTOCOLS
 
 
 def whole(table: MeshTable, pair: Pair, bridge: str) -> str:
