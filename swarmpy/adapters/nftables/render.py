@@ -142,7 +142,7 @@ def _balance(family: str, backends: Sequence[str]) -> list[str]:
 
 def in_turn(family: str, backends: Sequence[str]) -> list[str]:
     """Rules that send new connections to one target after the other. The last rule is for a connection that
-    meets the map in the instant in which it is replaced, when its entries are void already."""
+    meets the map in the instant in which it is replaced, when its entries may be void already."""
     rules = [f"dnat {family} to {backends[0]}"]
     if len(backends) > 1:
         slots = ", ".join(f"{slot} : {backend}" for slot, backend in enumerate(backends))
