@@ -120,6 +120,21 @@ def test_what_is_ensured_is_observed_also_after_a_restart(site: Site, link: Link
     site.run(scenario())
 
 
+def test_addresses_written_in_another_way_are_no_drift(site: Site) -> None:
+    link = replace(LINK, local="fd99::1", gateways=("fd20::a/64",), bridge_mac="02:00:00:00:00:ab")
+    odd = replace(link, local="FD99:0::1", gateways=("FD20:0:0::A/64",), bridge_mac="02:00:00:00:00:AB")
+
+    async def scenario() -> None:
+        node = site.nodes[0]
+        await node.overlay.ensure(odd)
+        assert await look(node) == LinkSeen(NET, link)
+        node.steps.clear()
+        await node.overlay.ensure(odd)
+        assert node.steps == []
+
+    site.run(scenario())
+
+
 def test_networks_do_not_touch_each_other(site: Site) -> None:
     async def scenario() -> None:
         node = site.nodes[0]
@@ -218,7 +233,7 @@ def test_a_vni_or_port_in_use_is_refused_with_a_sentence(site: Site) -> None:
 
 def test_gateways_that_are_no_addresses_are_refused(site: Site) -> None:
     async def scenario() -> None:
-        with pytest.raises(FabricError, match=f"cannot read the gateways of network {NET}"):
+        with pytest.raises(FabricError, match=f"cannot read the addresses of network {NET}"):
             await site.nodes[0].overlay.ensure(replace(LINK, gateways=("nonsense",)))
         assert await look(site.nodes[0]) is None
 
