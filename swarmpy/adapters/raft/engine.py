@@ -89,6 +89,9 @@ class Engine:
         for _, future in self._watchers:
             future.cancel()
         self._watchers.clear()
+        # What a worker thread has begun goes on when its caller is cancelled: a snapshot of this life must
+        # not appear on the disk of the next one, or in a folder that was wiped.
+        await self._bulk.work(lambda: None)
 
     # -------------------------------------------------- what comes in
 
