@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pysyncobj.syncobj
 import pytest
@@ -18,10 +20,21 @@ Stage = Callable[..., World]
 
 
 @pytest.fixture
-def stock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pickle_allowed: None) -> Stage:
+def stock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pickle_allowed: None) -> Iterator[Stage]:
     for name, value in patches().items():
         monkeypatch.setattr(pysyncobj.syncobj, name, value)
-    return lambda founders, **knobs: World(StockCast(), tmp_path, founders, **knobs)
+    made: list[World] = []
+
+    def stage(founders: str, **knobs: Any) -> World:
+        made.append(World(StockCast(), tmp_path, founders, **knobs))
+        return made[-1]
+
+    with warnings.catch_warnings():
+        # It never closes the file of its term and vote.
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield stage
+        for world in made:
+            world.close()
 
 
 @pytest.fixture

@@ -99,6 +99,8 @@ class OurMember:
         self.engine.post(partial(self.core.receive, source, checked))
         self.tick()
 
+    deliver = receive
+
     def up(self, peer: str) -> None:
         self.engine.up(peer)
 
@@ -125,6 +127,9 @@ class OurMember:
         """As RaftLog.add_member: a learner first, a voter when it has caught up."""
         self.joining.append(name)
         self.engine.change((lambda m: m.with_member(Member(name, name, voter=False)), lambda *_: None))
+
+    def remove(self, name: str) -> None:
+        self.engine.change((lambda m: m.without([name]), lambda *_: None))
 
     def _add(self) -> None:
         for name in list(self.joining):

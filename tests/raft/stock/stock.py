@@ -123,12 +123,16 @@ class StockMember:
             self.failure = error
 
     def receive(self, source: str, message: Message) -> None:
-        self._enter()
         if source in self.transport.peers:
-            try:
-                self.transport._onMessageReceived(RaftNode(source), message)
-            except Exception as error:
-                self.failure = error
+            self.deliver(source, message)
+
+    def deliver(self, source: str, message: Message) -> None:
+        """What was already read from the connection when the peer was dropped."""
+        self._enter()
+        try:
+            self.transport._onMessageReceived(RaftNode(source), message)
+        except Exception as error:
+            self.failure = error
 
     def up(self, peer: str) -> None:
         if peer in self.transport.peers:
@@ -138,7 +142,8 @@ class StockMember:
         self.transport._onNodeDisconnected(RaftNode(peer))
 
     def die(self) -> None:
-        """What the kernel holds of its files stays, as after kill -9."""
+        """What it wrote stays, as after kill -9: the kernel has it."""
+        self._get("raftLog")._destroy()
 
     def propose(self, value: bytes, done: Callable[[str], None]) -> None:
         self.obj.put(value, callback=lambda _result, reason: done(REASONS[reason]))
@@ -149,6 +154,9 @@ class StockMember:
 
     def add(self, name: str) -> None:
         self.obj.addNodeToCluster(RaftNode(name))
+
+    def remove(self, name: str) -> None:
+        self.obj.removeNodeFromCluster(RaftNode(name))
 
     def compact(self) -> None:
         self.obj.forceLogCompaction()
