@@ -11,8 +11,9 @@ from tests.raft.stock.world import Message, World, numbered
 # ---------------------------------------------------------------- A: SUCCESS while a snapshot arrives
 
 
-def a_deposed_leader_gets_a_snapshot(world: World) -> World:
-    """a is cut off with five writes that nobody else has; b leads on and compacts; a returns slowly."""
+def a_deposed_leader_gets_a_snapshot(world: World) -> set[bytes]:
+    """a is cut off with five writes that nobody else has; b leads on and compacts; a returns slowly. Whatever
+    was in a's state in the meantime."""
     world.boot()
     assert world.leader() == "a"
     world.commit("a", b"common")
@@ -27,22 +28,27 @@ def a_deposed_leader_gets_a_snapshot(world: World) -> World:
     world.blocked.clear()
     world.hold(leader, "a")
     world.connect("a", leader)
+    seen: set[bytes] = set()
     for _ in range(100):
         world.run(0.1)
         world.pass_on(leader, "a")
+        world["a"].tick()
+        seen.update(world["a"].values)
     world.release()
     world.run(3)
     assert set(world["a"].values) >= set(numbered("new", 20))
-    return world
+    return seen
 
 
 def test_stock_acknowledges_writes_that_the_snapshot_erases(stock: Stage) -> None:
-    world = a_deposed_leader_gets_a_snapshot(stock("abc", chunk=64))
+    world = stock("abc", chunk=64)
+    assert a_deposed_leader_gets_a_snapshot(world) >= set(numbered("orphan", 5))
     assert world.lost("a") == world.lost("b") == numbered("orphan", 5)
 
 
 def test_ours_acknowledges_nothing_that_is_lost(ours: Stage) -> None:
-    world = a_deposed_leader_gets_a_snapshot(ours("abc", chunk=64))
+    world = ours("abc", chunk=64)
+    assert not a_deposed_leader_gets_a_snapshot(world) & set(numbered("orphan", 5))
     assert any(world.cast.is_snapshot(message) for _, _, message in world.log)
     assert world.lost("a") == world.lost("b") == []
     assert not any("SUCCESS" in world.outcomes[value] for value in numbered("orphan", 5))
@@ -101,6 +107,37 @@ def test_ours_keeps_what_it_acknowledged(ours: Stage, flap: bool) -> None:
             m for s, _, m in world.log if s == "b" and m["type"] == "next_node_idx" and not m["success"]
         ]
         assert len(refusals) > 1
+    assert world.lost("b") == world.lost("c") == []
+
+
+def an_old_message_arrives_again(world: World) -> World:
+    """The message that brought the first write comes to b once more after all ten are acknowledged (over a
+    second connection, or sent again by a leader that waited in vain); then a dies. c was away all the time."""
+    world.boot()
+    assert world.leader() == "a"
+    world.disconnect("a", "c")
+    world.disconnect("b", "c")
+    for value in numbered("v", 10):
+        world.commit("a", value)
+    first = next(
+        m
+        for s, t, m in world.log
+        if (s, t) == ("a", "b") and any(b"v0" in e[0] for e in m.get("entries", ()))
+    )
+    world["b"].receive("a", first)
+    world.crash("a")
+    world.connect("b", "c")
+    world.leader("bc")
+    world.run(1)
+    return world
+
+
+def test_stock_cuts_the_log_at_an_old_message(stock: Stage) -> None:
+    assert an_old_message_arrives_again(stock("abc")).lost("c") == numbered("v", 10)[1:]
+
+
+def test_ours_keeps_the_log_at_an_old_message(ours: Stage) -> None:
+    world = an_old_message_arrives_again(ours("abc"))
     assert world.lost("b") == world.lost("c") == []
 
 
