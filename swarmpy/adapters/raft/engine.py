@@ -89,6 +89,9 @@ class Engine:
         for _, future in self._watchers:
             future.cancel()
         self._watchers.clear()
+        # What a worker thread has begun goes on when its caller is cancelled: a snapshot of this life must
+        # not appear on the disk of the next one, or in a folder that was wiped.
+        await self._bulk.work(lambda: None)
 
     # -------------------------------------------------- what comes in
 
@@ -264,6 +267,8 @@ class Engine:
         except OSError as error:
             logger.warning("the snapshot at %d was not stored, will try again: %s", index, error)
             self._snapshot_pause = self.core.now + self._settings.snapshot_retry
+        except Exception as error:
+            self.post(partial(_raise, error))
         else:
             self.post(partial(self._snapshot_stored, index))
         finally:
@@ -281,8 +286,13 @@ class Engine:
         """Read the newest snapshot for a member that needs it."""
         try:
             found = await self._bulk.work(self._store.read_blob)
-        except (OSError, ValueError) as error:
-            self._fail(error)
+        except Exception as error:
+            self.post(partial(_raise, error))
             return
         if found is not None:
             self.post(partial(self.core.give_blob, *found))
+
+
+def _raise(error: Exception) -> None:
+    """What failed beside the turns ends the engine as what fails in them does: nothing more goes out."""
+    raise error

@@ -69,10 +69,17 @@ class Recovered:
 
 
 class Store:
-    """One member's files in `folder` of `disk`. Its methods block and raise OSError or CorruptError."""
+    """One member's files in `folder` of `disk`. Its methods block and raise OSError or CorruptError.
 
-    def __init__(self, disk: Disk, folder: str, sealer: Sealing, node_id: str) -> None:
+    `bulk` is a second handle on the same files, for one other thread: `save_snapshot` and `read_blob` use it
+    and nothing of the journal's, so they may run while `write` does.
+    """
+
+    def __init__(
+        self, disk: Disk, folder: str, sealer: Sealing, node_id: str, bulk: Disk | None = None
+    ) -> None:
         self._disk = disk
+        self._bulk = bulk or disk
         self._journals = f"{folder}/journal"
         self._snapshots = f"{folder}/snapshot"
         self._sealer = sealer
@@ -86,7 +93,7 @@ class Store:
         """Read everything, refuse damage, and start a new generation with what was found."""
         self._disk.mkdir(self._journals)
         self._disk.mkdir(self._snapshots)
-        journals = self._numbered(self._journals, ".log")
+        journals = self._numbered(self._disk, self._journals, ".log")
         snapshot = self.load_snapshot()
         if not journals:
             if snapshot is not None:
@@ -108,7 +115,7 @@ class Store:
 
     def load_snapshot(self) -> Snapshot | None:
         """The newest snapshot. Raises CorruptError."""
-        found = self.read_blob()
+        found = self._read_blob(self._disk)
         if found is None:
             return None
         index, blob = found
@@ -123,12 +130,20 @@ class Store:
 
     def read_blob(self) -> tuple[int, bytes] | None:
         """Index and content of the newest snapshot. Raises CorruptError."""
-        found = self._numbered(self._snapshots, ".img")
+        while True:
+            try:
+                return self._read_blob(self._bulk)
+            except FileNotFoundError:
+                # An installed snapshot replaced it meanwhile; that one is durable, so this ends.
+                continue
+
+    def _read_blob(self, disk: Disk) -> tuple[int, bytes] | None:
+        found = self._numbered(disk, self._snapshots, ".img")
         if not found:
             return None
         index = found[-1]
         name = self._snapshot_name(index)
-        frames = read_frames(self._disk.read(name), self._sealer, self._snapshot_context(index), what=name)
+        frames = read_frames(disk.read(name), self._sealer, self._snapshot_context(index), what=name)
         return index, b"".join(payload for _, payload in frames)
 
     def _replay(self, generation: int) -> LogImage:
@@ -137,8 +152,9 @@ class Store:
         context = self._journal_context(generation)
         return replay(name, self._node_id, read_frames(data, self._sealer, context, what=name))
 
-    def _numbered(self, folder: str, suffix: str) -> list[int]:
-        names = [name for name in self._disk.list(folder) if name.endswith(suffix)]
+    @staticmethod
+    def _numbered(disk: Disk, folder: str, suffix: str) -> list[int]:
+        names = [name for name in disk.list(folder) if name.endswith(suffix)]
         return sorted(int(name.removesuffix(suffix), 16) for name in names if len(name) == 20)
 
     # -------------------------------------------------- writing
@@ -146,7 +162,7 @@ class Store:
     def write(self, batch: Batch) -> None:
         """Make a turn's batch durable."""
         if batch.snapshot is not None:
-            self.save_snapshot(*batch.snapshot)
+            self._save_snapshot(self._disk, *batch.snapshot)
         if batch.image is not None:
             self._rewrite(batch.image)
             return
@@ -158,9 +174,12 @@ class Store:
 
     def save_snapshot(self, index: int, blob: bytes) -> None:
         """Make a snapshot durable; the ones before it go when the next generation is written."""
+        self._save_snapshot(self._bulk, index, blob)
+
+    def _save_snapshot(self, disk: Disk, index: int, blob: bytes) -> None:
         writer = FrameWriter(self._sealer, self._snapshot_context(index))
         parts = [blob[at : at + _BASE_FRAME] for at in range(0, len(blob), _BASE_FRAME)]
-        self._disk.replace(self._snapshot_name(index), b"".join(map(writer.frame, parts)))
+        disk.replace(self._snapshot_name(index), b"".join(map(writer.frame, parts)))
 
     def create(self, image: LogImage) -> None:
         """Start the journal of a new member."""
@@ -176,10 +195,10 @@ class Store:
         data = b"".join(writer.frame(msgpack.packb(group)) for group in groups)
         self._disk.replace(self._journal_name(generation), data)
         self._generation, self._writer = generation, writer
-        for old in self._numbered(self._journals, ".log"):
+        for old in self._numbered(self._disk, self._journals, ".log"):
             if old < generation:
                 self._disk.unlink(self._journal_name(old))
-        for index in self._numbered(self._snapshots, ".img"):
+        for index in self._numbered(self._disk, self._snapshots, ".img"):
             if index < image.snapshot_index:
                 self._disk.unlink(self._snapshot_name(index))
 
