@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from msgspec.structs import replace
 
 from swarmpy.agent import journal
-from swarmpy.agent.fabric import Sandbox
+from swarmpy.agent.joining import Sandbox
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.messages import Assignments, Manager
 from swarmpy.model.objects import TaskStatus
