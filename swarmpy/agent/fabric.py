@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from swarmpy.agent import journal
 from swarmpy.agent.joining import PATIENCE, Joining, Sandbox
@@ -278,10 +277,9 @@ class FabricWorker:
         if self._links is None or action.network_id not in self._links:
             return
         seen = self._links[action.network_id]
-        known: dict[str, Any] = dict(seen.neighbours)
-        for one in action.remove:
-            known.pop(one.mac, None)
-        known.update({one.mac: one for one in action.add})
+        gone = {one.mac for one in action.remove}
+        known = {mac: one for mac, one in seen.neighbours.items() if mac not in gone}
+        known |= {one.mac: one for one in action.add}
         self._links[action.network_id] = LinkSeen(seen.network_id, seen.link, known, seen.plugs)
 
     async def _balance(self, path: str, table: SandboxTable, before: SandboxTable | None) -> None:
