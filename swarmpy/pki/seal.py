@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from swarmpy.pki.errors import LockedError, SealError
+from swarmpy.pki.errors import LockedError, SealError, UnknownKeyError
 
 KEY_BYTES = 32
 KEY_FILE = "pki/seal.json"
@@ -102,7 +102,7 @@ class Sealer:
             raise SealError("the sealed data is damaged: it does not begin as sealed data does")
         head, nonce, rest = sealed[:21], sealed[21:33], sealed[33:]
         if head[1:5] not in self._keys:
-            raise SealError("the data was sealed with a key that this node does not have")
+            raise UnknownKeyError("the data was sealed with a key that this node does not have")
         try:
             return self._cipher(head).decrypt(nonce, rest, head + aad)
         except InvalidTag as error:

@@ -13,7 +13,9 @@ Snapshots are `snapshot/<index>.img`; a generation names the snapshot it relies 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +27,15 @@ from swarmpy.adapters.raft.journal import BASE, CUT, ENTRY, TERM, Batch, Entry, 
 from swarmpy.pki.seal import Sealing
 from swarmpy.ports import Disk
 
+logger = logging.getLogger(__name__)
+
 _FORMAT = 1
 _BASE_FRAME = 4 * 1024 * 1024
 """The base of a generation is written in frames of about this size."""
+_JOURNAL = re.compile(r"([0-9a-f]{16})\.log")
+_SNAPSHOT = re.compile(r"([0-9a-f]{16})\.img")
+_LEFTOVER = ".tmp"
+"""How the name ends of a file that a `Disk.replace` left behind when its process was killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +92,10 @@ class Store:
 
     def open(self) -> Recovered:
         """Read everything, refuse damage, and start a new generation with what was found."""
-        self._disk.mkdir(self._journals)
-        self._disk.mkdir(self._snapshots)
-        journals = self._numbered(self._journals, ".log")
+        for folder in (self._journals, self._snapshots):
+            self._disk.mkdir(folder)
+            self._tidy(folder)
+        journals = self._numbered(self._journals, _JOURNAL)
         snapshot = self.load_snapshot()
         if not journals:
             if snapshot is not None:
@@ -106,6 +115,14 @@ class Store:
         self._rewrite(image)
         return Recovered(image, snapshot, fresh=False)
 
+    def _tidy(self, folder: str) -> None:
+        """Remove what a killed process left half written, and make the names that are there durable: it
+        may have died between the rename of a snapshot and the sync of its folder."""
+        for name in self._disk.list(folder):
+            if name.endswith(_LEFTOVER):
+                self._disk.unlink(f"{folder}/{name}")
+        self._disk.sync_dir(folder)
+
     def load_snapshot(self) -> Snapshot | None:
         """The newest snapshot. Raises CorruptError."""
         found = self.read_blob()
@@ -123,23 +140,51 @@ class Store:
 
     def read_blob(self) -> tuple[int, bytes] | None:
         """Index and content of the newest snapshot. Raises CorruptError."""
-        found = self._numbered(self._snapshots, ".img")
-        if not found:
+        read = self._read_newest()
+        if read is None:
             return None
-        index = found[-1]
+        index, data = read
         name = self._snapshot_name(index)
-        frames = read_frames(self._disk.read(name), self._sealer, self._snapshot_context(index), what=name)
-        return index, b"".join(payload for _, payload in frames)
+        frames = read_frames(data, self._sealer, self._snapshot_context(index), what=name)
+        return index, b"".join(payload for _, payload, _ in frames)
+
+    def _read_newest(self) -> tuple[int, bytes] | None:
+        """Another thread may put a newer snapshot in its place between the look and the reading."""
+        gone: int | None = None
+        while found := self._numbered(self._snapshots, _SNAPSHOT):
+            try:
+                return found[-1], self._disk.read(self._snapshot_name(found[-1]))
+            except FileNotFoundError:
+                if found[-1] == gone:
+                    raise
+                gone = found[-1]
+        return None
 
     def _replay(self, generation: int) -> LogImage:
         name = self._journal_name(generation)
         data = self._disk.read(name)
         context = self._journal_context(generation)
-        return replay(name, self._node_id, read_frames(data, self._sealer, context, what=name))
+        whole = 0
 
-    def _numbered(self, folder: str, suffix: str) -> list[int]:
-        names = [name for name in self._disk.list(folder) if name.endswith(suffix)]
-        return sorted(int(name.removesuffix(suffix), 16) for name in names if len(name) == 20)
+        def frames() -> Iterator[tuple[int, bytes]]:
+            nonlocal whole
+            for number, payload, end in read_frames(data, self._sealer, context, what=name):
+                yield number, payload
+                whole = end
+
+        image = replay(name, self._node_id, frames())
+        if whole < len(data):
+            logger.warning(
+                "the journal %s ends in a write that was not finished: its last %d bytes are left out; "
+                "nothing in them was acknowledged",
+                name,
+                len(data) - whole,
+            )
+        return image
+
+    def _numbered(self, folder: str, form: re.Pattern[str]) -> list[int]:
+        names = map(form.fullmatch, self._disk.list(folder))
+        return sorted(int(name[1], 16) for name in names if name is not None)
 
     # -------------------------------------------------- writing
 
@@ -176,10 +221,10 @@ class Store:
         data = b"".join(writer.frame(msgpack.packb(group)) for group in groups)
         self._disk.replace(self._journal_name(generation), data)
         self._generation, self._writer = generation, writer
-        for old in self._numbered(self._journals, ".log"):
+        for old in self._numbered(self._journals, _JOURNAL):
             if old < generation:
                 self._disk.unlink(self._journal_name(old))
-        for index in self._numbered(self._snapshots, ".img"):
+        for index in self._numbered(self._snapshots, _SNAPSHOT):
             if index < image.snapshot_index:
                 self._disk.unlink(self._snapshot_name(index))
 
