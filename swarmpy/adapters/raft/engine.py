@@ -19,6 +19,8 @@ from typing import Any
 
 from swarmpy.adapters.raft.config import Membership
 from swarmpy.adapters.raft.core import Core, Proposal
+from swarmpy.adapters.raft.errors import DiskError
+from swarmpy.adapters.raft.frames import CorruptError
 from swarmpy.adapters.raft.journal import Batch
 from swarmpy.adapters.raft.pinned import FAIL_REASON, driving
 from swarmpy.adapters.raft.settings import RaftSettings
@@ -147,15 +149,22 @@ class Engine:
                 await self._sleep()
                 await self._turn()
         except Exception as error:
-            logger.exception("the log stops")
             self._fail(error)
             await self.transport.stop()
 
     def _fail(self, error: Exception) -> None:
-        if not self._stopping:
-            self._stopping = True
-            why = str(error) or type(error).__name__
-            self._on_failed(f"the log stopped: {why}")
+        """Say why and stop. A disk's refusal and damage are the world's fault, anything else is ours."""
+        if self._stopping:
+            return
+        self._stopping = True
+        if isinstance(error, OSError):
+            why = str(DiskError.explaining(error))
+        elif isinstance(error, CorruptError):
+            why = f"the log stopped: {error}"
+        else:
+            logger.error("the log stops", exc_info=error)
+            why = f"the log stopped: {str(error) or type(error).__name__}"
+        self._on_failed(why)
 
     async def _sleep(self) -> None:
         """Until an event, the core's next deadline, or the slow timer."""

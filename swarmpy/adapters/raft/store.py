@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from swarmpy.adapters.raft.config import Membership
 from swarmpy.adapters.raft.frames import CorruptError, FrameWriter, read_frames
 from swarmpy.adapters.raft.journal import BASE, CUT, ENTRY, TERM, Batch, Entry, LogImage, Record
 from swarmpy.pki.seal import Sealing
-from swarmpy.ports import Disk
+from swarmpy.ports import Disk, Member
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +74,22 @@ class Recovered:
     image: LogImage
     snapshot: Snapshot | None
     fresh: bool
+
+    def alone(self, me: Member) -> LogImage:
+        """The same log with one more entry: `me` is the only member, the ids of all others are spent."""
+        base = self.snapshot.membership if self.snapshot else Membership()
+        membership = base.after(command for command, _, _ in self.image.entries).alone(me)
+        term = self.image.term + 1
+        entry = (membership.to_entry(), self.image.entries[-1][1] + 1, term)
+        return LogImage(term, None, (*self.image.entries, entry), self.image.snapshot_index)
+
+
+def first_image(founders: Sequence[Member]) -> LogImage:
+    """What a new log begins with; a member that joins has no founders and waits to be told."""
+    if not founders:
+        return LogImage(0, None, (BASE,))
+    entry = (Membership.of(founders).to_entry(), 2, 1)
+    return LogImage(1, None, (BASE, entry))
 
 
 class Store:
