@@ -192,6 +192,8 @@ class Engine:
         self._room.set()
         if batch is not None:
             await self._barrier(batch, led_before=led_before)
+            if core.raft_state == LEADER and not core.voters:
+                self._wake.set()  # durable here is committed, and no answer of another will say so
         self._deliver(outgoing)
         self._after_turn()
 
