@@ -284,6 +284,22 @@ def test_the_snapshot_of_another_index_or_manager_in_its_place_is_refused() -> N
     assert "of another name" in refused(written.store())
 
 
+def test_a_snapshot_that_is_replaced_while_it_is_looked_for_is_no_damage() -> None:
+    """Another thread stores a newer one and removes the old one between the look and the reading."""
+    written, path = with_snapshot()
+    newer = Snapshot(5, 1, CROWD, b"newer")
+
+    class Overtaken(SimDisk):
+        def read(self, wanted: str) -> bytes:
+            if wanted == path and self.exists(path):
+                written.store().save_snapshot(5, newer.to_blob())
+                self.unlink(path)
+            return super().read(wanted)
+
+    store = Store(Overtaken(written.platter), "raft", Sealer(KEY), "m1")
+    assert store.read_blob() == (5, newer.to_blob())
+
+
 def test_a_snapshot_without_a_journal_is_refused() -> None:
     written, _ = with_snapshot()
     SimDisk(written.platter).unlink(written.path)

@@ -281,9 +281,16 @@ class Engine:
             self._snapshotting = False
 
     def _snapshot_stored(self, index: int) -> None:
-        core = self.core
+        core, settings = self.core, self._settings
         if index > core.log.snapshot_index:
-            core.log.snapshot_stored(index, self._settings.keep_entries, self._settings.keep_bytes)
+            keep, keep_bytes = settings.keep_entries, settings.keep_bytes
+            oldest = core.oldest_transfer()
+            if oldest is not None and core.raft_state == LEADER:
+                # A member that is being sent an older snapshot needs what follows it; if that were trimmed,
+                # it would only ever be sent one snapshot after the other.
+                keep = max(keep, index - oldest)
+                keep_bytes = max(keep_bytes, settings.snapshot_bytes)
+            core.log.snapshot_stored(index, keep, keep_bytes)
             core.forget_memberships(index)
             core.blob = None
         self._size_at_snapshot = core.log.size
