@@ -32,6 +32,12 @@ from swarmpy.state.snapshot import Snapshot
 logger = logging.getLogger(__name__)
 
 LOG_FOLDERS = ("raft/journal", "raft/snapshot")
+LOG_GONE = (
+    "the journal of this manager is missing from its state directory, and with it what it promised and "
+    "whom it voted for: it must not take part again under this seat; demote this node and promote it again "
+    "('swarmpy node demote', 'swarmpy node promote' on another manager), or, where it was the only manager, "
+    "put the directory back from a backup or leave with --force"
+)
 RETRY = 1.0
 """Seconds between attempts to take a seat among the managers, or to start a log that stopped."""
 
@@ -166,6 +172,8 @@ class Member:
     # ------------------------------------------------------------ manager
 
     async def _start_manager(self, *, bootstrap: bool, patient: bool = False) -> None:
+        if self.record.logged and not self._log_on_disk():
+            raise ValueError(LOG_GONE)
         store = Store()
         store.watch(self._on_world)
         seat = seat_id(self.record.node_id, self.record.seat)
@@ -186,9 +194,25 @@ class Member:
             await self._wire.start(self.record.listen)
             self._listening = True
         await manager.start(patient=patient)
+        try:
+            await self._remember_log(manager)
+        except OSError:
+            await manager.stop()
+            raise
         self._manager = manager
         if not bootstrap:
             self._spawn(self._take_seat(manager), "seat")
+
+    def _log_on_disk(self) -> bool:
+        return any(name.endswith(".log") for name in self._tools.disk.list(LOG_FOLDERS[0]))
+
+    async def _remember_log(self, manager: Manager) -> None:
+        """From now on this seat has a log, and is never taken up without it."""
+        if self.record.logged or manager.log.failure is not None:
+            return
+        disk, kept = self._tools.disk, replace(self.record, logged=True)
+        await disk.work(lambda: record.save(disk, kept))
+        self.record = kept
 
     def _on_world(self, before: Snapshot, after: Snapshot) -> None:
         if after.cluster is not None and before.cluster is not after.cluster:
@@ -249,20 +273,22 @@ class Member:
         if role == "manager" and self._manager is None:
             logger.info("this node is a manager")
             await self._start_manager(bootstrap=False, patient=True)
-        elif role == "worker" and self._manager is not None:
+        elif role == "worker" and (self._manager is not None or self.record.logged):
             logger.info("this node is a worker now")
-            await self._manager.stop()
+            if self._manager is not None:
+                await self._manager.stop()
             await self._give_up_seat()
             self._manager = None
 
     async def _give_up_seat(self) -> None:
         """Forget the log, and remember that its seat is spent."""
         disk = self._tools.disk
-        kept = replace(self.record, seat=self.record.seat + 1)
+        kept = replace(self.record, seat=self.record.seat + 1, logged=False)
 
         def forget() -> None:
             record.save(disk, kept)
             for folder in LOG_FOLDERS:
+                disk.mkdir(folder)  # where it was lost, too
                 for name in disk.list(folder):
                     disk.unlink(f"{folder}/{name}")
                 disk.sync_dir(folder)

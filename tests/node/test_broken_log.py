@@ -270,6 +270,37 @@ def test_a_damaged_journal_leaves_the_worker_at_work_and_demotion_and_promotion_
     no_traceback(caplog)
 
 
+def test_a_manager_whose_journal_is_gone_does_not_vote_again_and_a_new_seat_heals_it() -> None:
+    """Empty, it would promise and vote once more for a seat whose promises are forgotten: entries that two
+    of three managers held could be lost with them."""
+    site = Site(managers=3)
+
+    async def scenario() -> None:
+        await site.until(lambda: not site.box("m3").leads())
+        await site.serve(3)
+        before = site.running()
+        box = site.box("m3")
+        box.kill()
+        for path in [path for path in box.platter.live if path.startswith("raft/")]:
+            del box.platter.live[path], box.platter.durable[path]
+        box.platter.folders -= {"raft", "raft/journal", "raft/snapshot"}
+        site.cluster.watch.forget(box)
+        box.start()
+        await site.until(lambda: box.program_state.get("joined"))
+        await asyncio.sleep(10)
+        says(site.view("m3"), "journal of this manager is missing", "demote", "promote")
+        assert not [path for path in box.platter.live if path.startswith("raft/")]
+        await site.set_role("m3", "worker")
+        await site.until(lambda: site.view("m3").state == "active", patience=60)
+        await site.set_role("m3", "manager")
+        await site.until(lambda: site.view("m3").is_manager, patience=60)
+        await site.on("m3", lambda: site.control("m3").world())
+        assert site.view("m3").state == "active"
+        assert site.running() == before
+
+    site.run(scenario)
+
+
 def test_a_damaged_journal_that_was_put_back_is_taken_up_without_a_restart() -> None:
     site = Site()
 
