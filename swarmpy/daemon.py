@@ -51,6 +51,7 @@ class RealTools:
         self.clock = SystemClock()
         self.entropy = SystemEntropy()
         self.disk = FileDisk(state_dir)
+        self._bulk = FileDisk(state_dir)
         self.engine = DockerEngine(engine_url)
         overlay = KernelOverlay()
         self.fabric = FabricPorts(
@@ -83,6 +84,7 @@ class RealTools:
             machine,
             sealer,
             bootstrap_members=(Member(seat, address),) if bootstrap else None,
+            bulk=self._bulk,
         )
 
     def sealer(self, *, create: bool) -> Sealing:

@@ -93,8 +93,8 @@ class Sealer:
             self._head = bytes([_VERSION]) + self._first + self._random(16)
             self._left = _MESSAGES_PER_SALT
         self._left -= 1
-        nonce = self._random(12)
-        return self._head + nonce + self._cipher(self._head).encrypt(nonce, data, self._head + aad)
+        head, nonce = self._head, self._random(12)  # one look: another thread may change it meanwhile
+        return head + nonce + self._cipher(head).encrypt(nonce, data, head + aad)
 
     def open(self, sealed: bytes, aad: bytes = b"") -> bytes:
         """The data. Raises SealError when it is damaged, moved, or sealed by another key."""

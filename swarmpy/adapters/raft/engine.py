@@ -31,6 +31,9 @@ from swarmpy.ports import Disk
 
 logger = logging.getLogger(__name__)
 
+_STORING = 60.0
+"""Seconds that a log which stops waits for its last snapshot."""
+
 Event = Callable[[], None]
 """Something for the core to do at the beginning of the next turn."""
 
@@ -85,6 +88,8 @@ class Engine:
             await asyncio.wait({self._loop_task}, timeout=5.0)
             tasks.append(self._loop_task)
         await self.transport.stop()
+        if self._background:  # a thread that stores a snapshot cannot be called back
+            await asyncio.wait(set(self._background), timeout=_STORING)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
