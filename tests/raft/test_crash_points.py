@@ -90,7 +90,7 @@ def test_a_snapshot_whose_name_is_not_durable_is_made_durable_before_the_log_rel
 
 def test_dying_again_while_coming_back_loses_nothing() -> None:
     """The second death is at every operation of the recovery, for a sample of first deaths."""
-    for at in range(1, sides() + 1, 7):
+    for at in range(1, sides() + 1, 13):
         first = DyingDisk(platter := Platter("crash"), at)
         before = play(first)
         for second_at in range(1, 40):
