@@ -220,7 +220,8 @@ class Member:
 
     async def _take_seat(self, manager: Manager) -> None:
         """Ask the leader for a seat until it is taken; a manager that has one needs no asking."""
-        while (role := manager.log.status().role) in (LogRole.LEARNER, LogRole.STOPPED):
+        unseated = (LogRole.LEARNER, LogRole.STOPPED)
+        while self._manager is manager and (role := manager.log.status().role) in unseated:
             if role is LogRole.STOPPED:
                 await asyncio.sleep(RETRY)
                 continue

@@ -260,6 +260,9 @@ def test_a_damaged_journal_leaves_the_worker_at_work_and_demotion_and_promotion_
         await site.set_role("m3", "worker")
         await site.until(lambda: not site.view("m3").is_manager, patience=60)
         assert (site.view("m3").state, site.view("m3").error) == ("active", "")
+        await asyncio.sleep(3)
+        member: Any = site.node("m3")._member
+        assert "seat" not in {task.get_name() for task in member._tasks}, "a worker asks for no seat"
         await site.set_role("m3", "manager")
         await site.until(lambda: site.view("m3").is_manager, patience=60)
         await site.on("m3", lambda: site.control("m3").world())

@@ -101,9 +101,7 @@ def test_stopping_waits_for_the_snapshot_that_is_being_stored() -> None:
 
 def test_the_daemon_gives_snapshots_a_handle_of_their_own(tmp_path: Path) -> None:
     tools = RealTools(tmp_path, "unix:///nowhere.sock")
-    log = tools.log(
-        "a", "a:2377", FakeWire(Network(1), "a"), ListMachine(), PlainSealer(), bootstrap=True
-    )
+    log = tools.log("a", "a:2377", FakeWire(Network(1), "a"), ListMachine(), PlainSealer(), bootstrap=True)
     assert isinstance(log, RaftLog)
     journal, bulk = log._disks
     assert journal is tools.disk
