@@ -51,7 +51,9 @@ class RealTools:
         self.clock = SystemClock()
         self.entropy = SystemEntropy()
         self.disk = FileDisk(state_dir)
-        self._bulk = FileDisk(state_dir)
+        # The log's own handles, each with its thread: nobody else's files delay a commit, a snapshot does
+        # not, and nobody else's writing closes the journal that is being appended to.
+        self._log_disks = (FileDisk(state_dir), FileDisk(state_dir))
         self.engine = DockerEngine(engine_url)
         overlay = KernelOverlay()
         self.fabric = FabricPorts(
@@ -74,17 +76,18 @@ class RealTools:
         self, seat: str, address: str, wire: Wire, machine: Machine, sealer: Sealing, *, bootstrap: bool
     ) -> Log:
         """The Raft log under `raft/`."""
+        journal, bulk = self._log_disks
         return RaftLog(
             seat,
             address,
-            self.disk,
+            journal,
             wire,
             self.clock,
             self.entropy,
             machine,
             sealer,
             bootstrap_members=(Member(seat, address),) if bootstrap else None,
-            bulk=self._bulk,
+            bulk=bulk,
         )
 
     def sealer(self, *, create: bool) -> Sealing:

@@ -1,4 +1,4 @@
-"""What holds for the whole suite: its order, and that nothing is left out unnoticed.
+"""What holds for the whole suite: its order, that nothing is left out unnoticed, and that nothing is unpickled.
 
 The clusters in namespaces come last, and are not begun when something faster has failed already. On a build
 machine (CI is set) a skipped test is a failure: a machine that cannot run the lab must say so.
@@ -7,7 +7,11 @@ machine (CI is set) a skipped test is a failure: a machine that cannot run the l
 from __future__ import annotations
 
 import os
+import pickle
+from collections.abc import Iterator
+from typing import Any
 
+import pysyncobj.pickle  # noqa: F401  it changes pickle's own unpickler: before the guard stands there
 import pytest
 
 
@@ -27,6 +31,63 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if failed:
         item.session.shouldfail = f"the lab is not begun: {len(failed)} faster tests failed"
         pytest.fail("not begun, since faster tests failed", pytrace=False)
+
+
+class PickleGuard:
+    """Unpickling runs code for whoever made the bytes: in this process every way to it raises.
+
+    `seen` remembers attempts, since pysyncobj swallows what its loaders raise. `lifted` is for tests that show
+    what the stock library does.
+    """
+
+    NAMES = ("load", "loads", "_load", "_loads", "Unpickler", "_Unpickler")
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.real = {name: getattr(pickle, name) for name in self.NAMES}
+        guard = self
+
+        class Refuser(self.real["_Unpickler"]):
+            def __init__(self, *_: Any, **__: Any) -> None:
+                guard.refuse()
+
+        self.refusers = dict.fromkeys(("load", "loads", "_load", "_loads"), self.refuse)
+        self.refusers |= {"Unpickler": Refuser, "_Unpickler": Refuser}
+
+    def refuse(self, *_: Any, **__: Any) -> Any:
+        self.seen.append("something was unpickled")
+        raise AssertionError("something was unpickled")
+
+    def stand(self) -> None:
+        for name, refuser in self.refusers.items():
+            setattr(pickle, name, refuser)
+
+    def lift(self) -> None:
+        for name, real in self.real.items():
+            setattr(pickle, name, real)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pickle_guard() -> Iterator[PickleGuard]:
+    guard = PickleGuard()
+    guard.stand()
+    yield guard
+    guard.lift()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_unpickled(pickle_guard: PickleGuard) -> Iterator[None]:
+    pickle_guard.seen.clear()
+    yield
+    assert not pickle_guard.seen
+
+
+@pytest.fixture
+def pickle_allowed(pickle_guard: PickleGuard) -> Iterator[None]:
+    """For the tests of the stock library only."""
+    pickle_guard.lift()
+    yield
+    pickle_guard.stand()
 
 
 _FAILED = pytest.StashKey[bool]()

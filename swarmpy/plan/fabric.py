@@ -116,9 +116,9 @@ def plan(world: World) -> tuple[Action, ...]:
         known = seen.get(network_id)
         if known is None or known.link != link:
             actions.append(Ensure(link))
-        add, remove = _forwarding(table, world.node_id, known)
+        add, replaced, remove = _forwarding(table, world.node_id, known)
         if add:
-            actions.append(Forward(network_id, add=add))
+            actions.append(Forward(network_id, add=add, remove=replaced))
         if remove:
             later.append(Forward(network_id, remove=remove))
         addresses = served_at(table)
@@ -172,13 +172,13 @@ def served_at(table: Table) -> tuple[str, ...]:
 
 def _forwarding(
     table: Table, node_id: str, known: LinkSeen | None
-) -> tuple[tuple[Neighbour, ...], tuple[Neighbour, ...]]:
+) -> tuple[tuple[Neighbour, ...], tuple[Neighbour, ...], tuple[Neighbour, ...]]:
+    """What comes, what goes first because it is to change, and what goes for good."""
     wanted = {one.mac: one for one in neighbours(table, node_id)}
     have = known.neighbours if known is not None else {}
     add = tuple(one for mac, one in sorted(wanted.items()) if have.get(mac) != one)
-    stale = {mac for mac, one in have.items() if wanted.get(mac) != one}
-    # An entry that is to change is replaced: its old form goes first, with the addition.
-    return add, tuple(have[mac] for mac in sorted(stale) if mac not in wanted)
+    replaced = tuple(have[one.mac] for one in add if one.mac in have)
+    return add, replaced, tuple(have[mac] for mac in sorted(have) if mac not in wanted)
 
 
 def neighbours(table: Table, node_id: str) -> Iterable[Neighbour]:

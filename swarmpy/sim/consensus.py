@@ -105,7 +105,7 @@ class Consensus:
         await wire.start(box.address)
         log = RaftLog(
             name, box.address, box.make_disk(), wire, box.clock, box.make_entropy(), machine, PlainSealer(),
-            bootstrap_members=self._bootstrap_of(name), settings=self.settings,
+            bootstrap_members=self._bootstrap_of(name), settings=self.settings, bulk=box.make_disk(),
         )  # fmt: skip
         try:
             await log.start()

@@ -126,8 +126,9 @@ class SimOverlay:
 
     async def _ensure(self, link: Link) -> None:
         name, network = room_name(link.network_id), link.network_id
-        with doing("read the gateways", network):
-            wanted = Identity.of(network, link.bridge_mac, link.gateways)
+        with doing("read the addresses", network):
+            link = identity.normal(link)
+        wanted = Identity.of(network, link.bridge_mac, link.gateways)
         if name not in self.stack.rooms:
             with doing("make the namespace", network):
                 await self._do("mount", self.stack.rooms.setdefault, name, Room(wanted))
@@ -155,7 +156,7 @@ class SimOverlay:
                 await self._do("bridge", _set, room, bridge=Bridge(mac, link.mtu))
             bridge = room.bridge
             assert bridge is not None
-            mac = link.bridge_mac.lower() or bridge.mac
+            mac = link.bridge_mac or bridge.mac
             if (bridge.mtu, bridge.up, bridge.mac) != (link.mtu, True, mac):
                 await self._do("tune-bridge", _set, bridge, mtu=link.mtu, up=True, mac=mac)
         with doing("set the bridge's addresses", link.network_id, sentences.ADDRESS):

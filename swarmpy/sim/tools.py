@@ -56,7 +56,7 @@ class SimTools:
         self._box, self._settings, self._made_log = box, settings, made_log
         self.clock = box.clock
         self.entropy = box.make_entropy()
-        self.disk = box.make_disk()
+        self.disk, self._bulk = box.make_disk(), box.make_disk()
         self.engine = box.make_engine()
         self.fabric: FabricPorts | None = None
 
@@ -80,6 +80,7 @@ class SimTools:
         log = RaftLog(
             seat, address, self.disk, wire, self.clock, self.entropy, machine, sealer,
             bootstrap_members=(Member(seat, address),) if bootstrap else None, settings=self._settings,
+            bulk=self._bulk,
         )  # fmt: skip
         self._made_log(self._box, seat, log, machine)
         return log

@@ -20,6 +20,8 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
+import google_crc32c
+
 from swarmpy.adapters.netns import inside
 
 _numbers = itertools.count(1)
@@ -210,6 +212,20 @@ def datagrams(space: str, address: str, port: int) -> socket.socket:
     made.settimeout(5)
     made.connect((address, port))
     return made
+
+
+def raw_sctp(space: str) -> socket.socket:
+    """A socket for SCTP packets, which no kernel refuses."""
+    made = inside(space, socket.socket, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_SCTP)
+    made.settimeout(5)
+    return made
+
+
+def sctp_init(source: int, target: int) -> bytes:
+    """The packet that opens an association."""
+    chunk = struct.pack("!BBHIIHHI", 1, 0, 20, source, 1 << 16, 1, 1, 1)
+    head = struct.pack("!HHI", source, target, 0)
+    return head + google_crc32c.value(head + b"\0" * 4 + chunk).to_bytes(4, "little") + chunk
 
 
 if __name__ == "__main__":

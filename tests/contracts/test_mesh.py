@@ -7,8 +7,10 @@ gives it. An outside client is on the underlay.
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -16,7 +18,7 @@ import pytest
 from swarmpy.adapters.netns import inside
 from swarmpy.adapters.nftables import NftBalancer, NftMesh, library
 from swarmpy.ports import FabricError, MeshPort, MeshTable, Return, SandboxTable
-from tests.contracts.netlab import Lab, call, connect, datagrams, ip, say
+from tests.contracts.netlab import Lab, call, connect, datagrams, ip, raw_sctp, say, sctp_init
 
 OUTSIDE = "10.99.0.200"
 BACKENDS = ("10.60.0.11", "10.60.0.12")
@@ -44,9 +46,9 @@ class Node:
             ports=(
                 MeshPort("tcp", PORT, 80, BACKENDS), MeshPort("udp", PORT, 80, BACKENDS),
                 MeshPort("tcp", SNAT, 80, BACKENDS, snat=True), MeshPort("tcp", ONE, 80, BACKENDS),
-                MeshPort("tcp", NOBODY, 80, ()),
+                MeshPort("tcp", NOBODY, 80, ()), MeshPort("sctp", PORT, 80, BACKENDS),
             ),
-            hosts=(("tcp", PORT, ""), ("udp", PORT, ""), ("tcp", SNAT, ""), ("tcp", NOBODY, ""),
+            hosts=(("tcp", PORT, ""), ("udp", PORT, ""), ("tcp", SNAT, ""), ("tcp", NOBODY, ""), ("sctp", PORT, ""),
                    ("tcp", ONE, SECOND)),
         )  # fmt: skip
 
@@ -107,6 +109,18 @@ async def test_udp(mesh: Lab) -> None:
                 made.send(b"x")
                 seen.add(tuple(made.recv(100).decode().split()))
         assert seen == {(address, OUTSIDE) for address in BACKENDS}
+
+
+async def test_sctp_by_its_first_packet(mesh: Lab) -> None:
+    with ExitStack() as opened:
+        heard = [opened.enter_context(raw_sctp(space)) for space in mesh.backends]
+        sender = opened.enter_context(raw_sctp(mesh.outside))
+        for port in (40001, 40002):
+            sender.sendto(sctp_init(port, PORT), (mesh.nodes[2].address, 0))
+        for one in heard:
+            packet = one.recv(2000)
+            assert packet[12:16] == socket.inet_aton(OUTSIDE)
+            assert packet[22:24] == (80).to_bytes(2)
 
 
 async def test_from_the_node_itself(mesh: Lab) -> None:

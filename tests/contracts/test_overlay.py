@@ -99,12 +99,13 @@ def test_a_kernel_that_can_says_so(site: Site) -> None:
 LINKS = (
     LINK,
     replace(LINK, gateways=()),
+    replace(LINK, local="fd99::1"),
     replace(LINK, bridge_mac="02:00:00:00:00:77", port=4790, vni=16777215, mtu=1400),
     replace(LINK, gateways=("10.21.0.1/24", "fd20::1/64", "10.3.0.1/16", "fd10::1/64", "10.21.0.2/24")),
 )
 
 
-@pytest.mark.parametrize("link", LINKS, ids=["usual", "bare", "ingress", "many-gateways"])
+@pytest.mark.parametrize("link", LINKS, ids=["usual", "bare", "over-ipv6", "ingress", "many-gateways"])
 def test_what_is_ensured_is_observed_also_after_a_restart(site: Site, link: Link) -> None:
     async def scenario() -> None:
         node = site.nodes[0]
@@ -114,6 +115,21 @@ def test_what_is_ensured_is_observed_also_after_a_restart(site: Site, link: Link
         node.renew()
         assert await node.overlay.observe() == {NET: LinkSeen(NET, link)}
         await node.overlay.ensure(link)
+        assert node.steps == []
+
+    site.run(scenario())
+
+
+def test_addresses_written_in_another_way_are_no_drift(site: Site) -> None:
+    link = replace(LINK, local="fd99::1", gateways=("fd20::a/64",), bridge_mac="02:00:00:00:00:ab")
+    odd = replace(link, local="FD99:0::1", gateways=("FD20:0:0::A/64",), bridge_mac="02:00:00:00:00:AB")
+
+    async def scenario() -> None:
+        node = site.nodes[0]
+        await node.overlay.ensure(odd)
+        assert await look(node) == LinkSeen(NET, link)
+        node.steps.clear()
+        await node.overlay.ensure(odd)
         assert node.steps == []
 
     site.run(scenario())
@@ -186,6 +202,17 @@ def test_other_settings_leave_plugs_and_neighbours(site: Site, change: dict[str,
     site.run(scenario())
 
 
+def test_an_address_does_not_take_others_with_it(site: Site) -> None:
+    async def scenario() -> None:
+        node = site.nodes[0]
+        both = replace(LINK, gateways=("10.20.0.1/24", "10.20.0.2/24"))
+        for link in (both, replace(both, gateways=both.gateways[1:])):
+            await node.overlay.ensure(link)
+            assert await look(node) == LinkSeen(NET, link)
+
+    site.run(scenario())
+
+
 def test_a_vni_or_port_in_use_is_refused_with_a_sentence(site: Site) -> None:
     async def scenario() -> None:
         node = site.nodes[0]
@@ -206,7 +233,7 @@ def test_a_vni_or_port_in_use_is_refused_with_a_sentence(site: Site) -> None:
 
 def test_gateways_that_are_no_addresses_are_refused(site: Site) -> None:
     async def scenario() -> None:
-        with pytest.raises(FabricError, match=f"cannot read the gateways of network {NET}"):
+        with pytest.raises(FabricError, match=f"cannot read the addresses of network {NET}"):
             await site.nodes[0].overlay.ensure(replace(LINK, gateways=("nonsense",)))
         assert await look(site.nodes[0]) is None
 
@@ -280,6 +307,20 @@ def test_forwarding_entries_come_and_go(site: Site) -> None:
         await then([], [other, heir], PEER)
         await then([], [PEER, other])
         await then([], [])
+
+    site.run(scenario())
+
+
+def test_forwarding_entries_over_ipv6(site: Site) -> None:
+    peer = replace(PEER, vtep="fd99::2")
+
+    async def scenario() -> None:
+        node = site.nodes[0]
+        await node.overlay.ensure(replace(LINK, local="fd99::1"))
+        await node.overlay.forward(NET, [peer], [])
+        assert (await node.overlay.observe())[NET].neighbours == {peer.mac: peer}
+        await node.overlay.forward(NET, [], [peer])
+        assert (await node.overlay.observe())[NET].neighbours == {}
 
     site.run(scenario())
 
@@ -434,6 +475,8 @@ def test_death_while_links_are_made(site: Site, way: str) -> None:
         async def after() -> None:
             seen = await look(node)
             assert seen is None or seen.link in (None, LINK) or len(seen.link.gateways) < 2
+            if seen is None:  # not even a name is left of one that nobody would ever ask for again
+                assert node.leftovers() == []
             if way == "ensure":
                 await node.overlay.ensure(LINK)
                 assert await look(node) == LinkSeen(NET, LINK)
@@ -713,6 +756,7 @@ def test_threads_come_home(real: RealSite) -> None:
                     raise ZeroDivisionError
 
             overlay = KernelOverlay(node.folder, node.home, step)
+            assert await overlay._worker.run(lambda: os.stat(here).st_ino) == home
             try:
                 await overlay.ensure(LINK)
                 broken = False

@@ -94,7 +94,7 @@ async def test_two_networks_with_the_same_addresses(nets, table) -> None:
     # No thread of the process was left behind in a foreign namespace.
     tasks = [f"/proc/self/task/{thread.native_id}/ns/net" for thread in threading.enumerate()]
     assert {identity(path) for path in tasks} == {own}
-    assert not [thread for thread in threading.enumerate() if thread.name == "dns-namespace"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "namespace"]
     await names.stop()
 
 
@@ -152,6 +152,29 @@ async def test_a_namespace_that_went_is_no_longer_served(names, server, tmp_path
         await names.serve("net1", str(tmp_path / "gone"), [server])
     with pytest.raises(ConnectionRefusedError):
         await ask(server, "web", tcp=True)
+
+
+async def test_who_gives_up_binding_leaves_nothing_bound(table) -> None:
+    where = address()
+    for turns in range(4):  # before, while and after the thread works
+        names = NameServers(table, port=PORT)
+        serving = asyncio.create_task(names.serve("n", OWN, [where]))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        await names.stop()
+    again = NameServers(table, port=PORT)
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await again.serve("n", OWN, [where])
+            except FabricError:
+                await asyncio.sleep(0.01)  # the thread that nobody waits for is about to end
+            else:
+                break
+    assert texts(await ask(where, "web")) == ["10.0.1.2"]
+    await again.stop()
 
 
 async def test_after_stop_nothing_is_open(table, resolv_conf) -> None:

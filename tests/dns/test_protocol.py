@@ -211,6 +211,13 @@ async def test_malformed_questions(server, packet, caplog) -> None:
     assert not caplog.records
 
 
+async def test_a_question_that_points_into_its_header(server, table) -> None:
+    """The id and the flags read as the name "a": what would be echoed as the question is something else."""
+    reply = await exchange(server, b"\1a\0\0" + b"\0\1\0\0\0\0\0\0" + b"\xc0\x00\0\1\0\1")
+    assert reply == b"\1a\x80\x81" + b"\0" * 8
+    assert "a" not in {question.name for question in table.asked}
+
+
 async def test_a_resolver_that_fails_fails_that_question_only(server, table, caplog) -> None:
     table.answers["bad"] = RuntimeError("broken")
     table.answers["worse"] = Answer(addresses=("not an address",))

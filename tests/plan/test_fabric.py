@@ -126,6 +126,17 @@ def test_a_backend_leaves_the_balancers_before_its_forwarding_goes():
     assert [type(action).__name__ for action in kernel.run()] == ["Balance", "Forward"]
 
 
+def test_an_entry_that_is_not_as_it_should_be_goes_before_it_comes():
+    """A kernel adds to what it has: an address too many, or a second VTEP, stays until it is removed."""
+    kernel = Kernel(table(endpoint(2), endpoint(3, OTHER)), sandboxes={"t2": "/ns/t2"})
+    kernel.run()
+    links = kernel.world.links
+    [(mac, right)] = links["n1"].neighbours.items()
+    wrong = replace(right, vtep=right.vtep + ",10.9.9.9", addresses=(*right.addresses, "10.0.1.99"))
+    kernel.world = replace(kernel.world, links={"n1": replace(links["n1"], neighbours={mac: wrong})})
+    assert kernel.run() == [p.Forward("n1", add=(right,), remove=(wrong,))]
+
+
 def test_drift_is_repaired_and_strangers_ports_are_swept():
     kernel = Kernel(table(endpoint(2), endpoint(3, OTHER)), sandboxes={"t2": "/ns/t2"})
     kernel.run()

@@ -1,34 +1,28 @@
 """Sockets inside network namespaces. A socket stays in the namespace it was made in, whoever uses it.
 
-What belongs here: entering and binding. What does not: serving. A namespace is entered by a thread that does
-nothing else and ends: no thread that other work runs on is ever in a foreign namespace. The sockets keep the
-namespace alive until they are closed.
+What belongs here: binding. What does not: entering a namespace (adapters/netns), serving. The sockets keep
+the namespace alive until they are closed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import errno
 import ipaddress
 import os
 import socket
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from swarmpy.adapters import netns
 from swarmpy.ports.fabric import FabricError
 
-CLONE_NEWNET = 0x40000000
 IP_FREEBIND, IPV6_FREEBIND = 15, 78
 BUFFER = 1 << 20
 """Of received packets: what a burst of clients needs until we get the processor."""
 UNREAD = 1 << 17
 """Of replies by TCP: the most that a client who does not read has us keep."""
-OWN = "/proc/thread-self/ns/net"
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,46 +50,24 @@ def identity(namespace: str) -> tuple[int, int]:
 
 async def bound(namespace: str, addresses: Sequence[str], port: int) -> list[Pair]:
     """Sockets at the addresses in the namespace, TCP listening. Raises FabricError."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[list[Pair]] = loop.create_future()
-
-    def settle(pairs: list[Pair], error: BaseException | None) -> None:
-        if done.cancelled():
-            for pair in pairs:
-                pair.close()
-        elif error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(pairs)
-
-    def run() -> None:
-        pairs: list[Pair] = []
-        failure: BaseException | None = None
-        try:
-            _enter(namespace)
-            pairs = _bind_all(namespace, addresses, port)
-        except Exception as error:
-            failure = error
-        try:
-            loop.call_soon_threadsafe(settle, pairs, failure)
-        except RuntimeError:  # the loop is closed: nobody waits
-            for pair in pairs:
-                pair.close()
-
-    threading.Thread(target=run, name="dns-namespace", daemon=True).start()
-    return await done
-
-
-def _enter(namespace: str) -> None:
-    if identity(namespace) == identity(OWN):
-        return
-    handle = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    work = asyncio.ensure_future(asyncio.to_thread(_there, namespace, addresses, port))
     try:
-        if _libc.setns(handle, CLONE_NEWNET):
-            number = ctypes.get_errno()
-            raise FabricError(f"{namespace} cannot be entered: {os.strerror(number)}")
-    finally:
-        os.close(handle)
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        work.add_done_callback(_close_all)
+        raise
+
+
+def _close_all(done: asyncio.Future[list[Pair]]) -> None:
+    if not done.cancelled() and done.exception() is None:
+        for pair in done.result():
+            pair.close()
+
+
+def _there(namespace: str, addresses: Sequence[str], port: int) -> list[Pair]:
+    if identity(namespace) == identity(netns.OWN):  # entering it again would need root
+        return _bind_all(namespace, addresses, port)
+    return netns.inside(namespace, _bind_all, namespace, addresses, port)
 
 
 def _bind_all(namespace: str, addresses: Sequence[str], port: int) -> list[Pair]:

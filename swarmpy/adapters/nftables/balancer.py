@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import os
 from collections.abc import Callable, Mapping
+from weakref import WeakValueDictionary
 
 from swarmpy.adapters.netns import apart, inside
-from swarmpy.adapters.nftables import conntrack, library, render, routes, seal
-from swarmpy.ports import FabricError, Return, SandboxTable, VirtualService
+from swarmpy.adapters.nftables import conntrack, library, meshrender, render, routes, seal
+from swarmpy.ports import FabricError, MeshPort, MeshTable, Return, SandboxTable, VirtualService
 
 _TABLE = render.TABLE.split()[1]
+_REMEMBERED = 4096
 _SAMPLE = SandboxTable(
     services=(
         VirtualService("192.0.2.1", ("192.0.2.2", "192.0.2.3")),
@@ -25,6 +28,14 @@ _SAMPLE = SandboxTable(
     returns=(Return(1, "02:00:00:00:00:01", "192.0.2.6"),),
 )
 
+_MESH = MeshTable(
+    network_id="",
+    addresses=("192.0.2.8",),
+    ports=tuple(MeshPort(protocol, 80, 80, ("192.0.2.5",), snat=True) for protocol in meshrender.PROTOCOLS),
+    hosts=(("tcp", 80, ""), ("udp", 80, "192.0.2.11")),
+)
+logger = logging.getLogger(__name__)
+
 
 class NftBalancer:
     """Virtual addresses by nftables, in the namespaces of those who use them. `run` carries out a transaction
@@ -34,22 +45,30 @@ class NftBalancer:
 
     def __init__(self, run: Callable[[str], object] = library.run) -> None:
         self._run = run
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._left: dict[str, seal.Seal] = {}
         """Saves reading what nobody changed; the kernel is asked whether it still holds."""
 
     async def probe(self) -> bool:
-        """Whether the kernel can do it: every kind of rule is loaded, in a namespace made for that."""
-        way = render.Way("ingress", _SAMPLE.ingress_address, "192.0.2.7")
+        """Whether the kernel can do it: every kind of rule is loaded, those of the routing mesh too, in a
+        namespace made for that. What is missing is said in the log."""
         try:
-            await asyncio.to_thread(apart, self._run, render.whole(_SAMPLE, way, ""))
-        except FabricError:
+            await asyncio.to_thread(apart, self._try)
+        except FabricError as error:
+            logger.warning("connections to services cannot be balanced with nftables here: %s", error)
             return False
         return True
 
+    def _try(self) -> None:
+        pair = meshrender.Pair("192.0.2.9", "192.0.2.10")
+        self._run(render.whole(_SAMPLE, render.Way("ingress", _SAMPLE.ingress_address, "192.0.2.7"), ""))
+        self._run(meshrender.whole(_MESH, pair, "br0"))
+        self._run(meshrender.host_whole(_MESH.hosts, pair))
+
     async def observe(self, sandbox: str) -> str:
         """Fingerprint of what the kernel has."""
-        return await asyncio.to_thread(inside, sandbox, self._seen, sandbox)
+        async with self._turns.setdefault(sandbox, asyncio.Lock()):
+            return await asyncio.to_thread(inside, sandbox, self._seen, sandbox)
 
     async def apply(self, sandbox: str, table: SandboxTable, before: SandboxTable | None) -> str:
         """Make the sandbox as the table says."""
@@ -61,8 +80,7 @@ class NftBalancer:
         async with self._turns.setdefault(sandbox, asyncio.Lock()):
             if await asyncio.to_thread(os.path.exists, sandbox):
                 await asyncio.to_thread(inside, sandbox, self._clear)
-        self._turns.pop(sandbox, None)
-        self._left.pop(sandbox, None)
+            self._left.pop(sandbox, None)
 
     def _apply(self, sandbox: str, table: SandboxTable, before: SandboxTable | None) -> str:
         routes.check(table.returns, render.MAX_NUMBER)
@@ -79,6 +97,8 @@ class NftBalancer:
             self._run(found.lifted(render.TABLE) + text)
         _cut(table, known)
         about = seal.digest(routes.about())
+        if len(self._left) >= _REMEMBERED:
+            self._left.clear()  # of sandboxes that ended without being cleared, mostly
         self._left[sandbox] = seal.write(_TABLE, render.MAPS, label, about)
         return label
 

@@ -35,7 +35,8 @@ class NftMesh:
 
     async def observe(self) -> str:
         """Fingerprint of what the kernel has."""
-        return await asyncio.to_thread(self._observe)
+        async with self._turn:
+            return await asyncio.to_thread(self._observe)
 
     async def apply(self, table: MeshTable, before: MeshTable | None) -> str:
         """Make host and ingress namespace as the table says."""

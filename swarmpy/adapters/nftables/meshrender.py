@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from swarmpy.adapters.nftables.render import KEEP_TRACKING, MARK, turned
-from swarmpy.ports import MeshPort, MeshTable
+from swarmpy.adapters.nftables.render import KEEP_TRACKING, LINK, MARK, checked, turned
+from swarmpy.ports import FabricError, MeshPort, MeshTable
 
 NAME = "swarmpy_mesh"
 TABLE = f"inet {NAME}"
@@ -23,7 +23,7 @@ OUTER, INNER = "gwi", "gw0"
 """The pair of links: the host's end, and the ingress namespace's."""
 _SNAT = MARK
 """Mark of connections that are made to come from the node (numbers of nodes begin at 1)."""
-_PROTOCOLS = ("tcp", "udp", "sctp")
+PROTOCOLS = ("tcp", "udp", "sctp")
 Host = tuple[str, int, str]
 
 
@@ -70,9 +70,9 @@ def host_change(hosts: Iterable[Host], known: Iterable[Host] | None) -> str:
 def _host_elements(verb: str, hosts: Iterable[Host]) -> list[str]:
     found: dict[str, list[str]] = {one: [] for one in HOST_MAPS}
     for protocol, port, address in sorted(set(hosts)):
-        key = f"{protocol} . {port} : goto enter"
+        key = f"{_protocol(protocol)} . {port:d} : goto enter"
         if address:
-            found["pubat"].append(f"{address} . {key}")
+            found["pubat"].append(f"{checked(address)} . {key}")
         else:
             found["pub"].append(key)
     return [f"{verb} element {TABLE} {one} {{ {', '.join(entries)} }}"
@@ -83,13 +83,19 @@ def _host_elements(verb: str, hosts: Iterable[Host]) -> list[str]:
 
 
 def chain_of(port: MeshPort) -> str:
-    """Name of a port's chain."""
-    return f"{port.protocol}_{port.published}"
+    """Name of a port's chain. Raises FabricError."""
+    return f"{_protocol(port.protocol)}_{port.published:d}"
+
+
+def _protocol(name: str) -> str:
+    if name not in PROTOCOLS:
+        raise FabricError(f"the protocol {name!r} cannot be published: only {', '.join(PROTOCOLS)} can")
+    return name
 
 
 def is_port(chain: str) -> bool:
     """Whether the chain is one of a port."""
-    return chain.partition("_")[0] in _PROTOCOLS
+    return chain.partition("_")[0] in PROTOCOLS
 
 
 def whole(table: MeshTable, pair: Pair, bridge: str) -> str:
@@ -137,8 +143,8 @@ def _fixed(table: MeshTable, pair: Pair, bridge: str) -> list[str]:
     ]
     own = next((address for address in table.addresses if ":" not in address), "")
     if own:
-        out = f'post oifname "{bridge}"'
-        rules += [f"{out} ip saddr {pair.outer} snat ip to {own}",
+        out = f'post oifname "{checked(bridge, LINK)}"'
+        rules += [f"{out} ip saddr {pair.outer} snat ip to {checked(own)}",
                   f"{out} ct mark {_SNAT:#x} meta nfproto ipv4 snat ip to {own}"]  # fmt: skip
     return [f"add rule {TABLE} {rule}" for rule in rules]
 
@@ -146,7 +152,7 @@ def _fixed(table: MeshTable, pair: Pair, bridge: str) -> list[str]:
 def _port(port: MeshPort, table: MeshTable, *, anew: bool = False) -> list[str]:
     """A port without backends has no rule: the namespace itself refuses, as nobody listens there."""
     chain = chain_of(port)
-    backends = turned([one for one in port.backends if ":" not in one], f"{table.addresses} {chain}")
+    backends = turned([checked(one) for one in port.backends if ":" not in one], f"{table.addresses} {chain}")
     rules: list[str] = []
     if backends and port.snat:
         rules.append(f"ct mark set {_SNAT:#x}")
@@ -160,9 +166,9 @@ def _in_turn(port: MeshPort, backends: Sequence[str]) -> list[str]:
     if not backends:
         return []
     protocol = f"meta l4proto {port.protocol}"
-    rules = [f"{protocol} dnat ip to {backends[0]}:{port.target}"]
+    rules = [f"{protocol} dnat ip to {backends[0]}:{port.target:d}"]
     if len(backends) > 1:
-        slots = ", ".join(f"{slot} : {one} . {port.target}" for slot, one in enumerate(backends))
+        slots = ", ".join(f"{slot} : {one} . {port.target:d}" for slot, one in enumerate(backends))
         rules.insert(0, f"{protocol} dnat ip to numgen inc mod {len(backends)} map {{ {slots} }}")
     return rules
 

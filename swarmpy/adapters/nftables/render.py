@@ -11,11 +11,12 @@ kernel tells what there is to remove.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from swarmpy.model import codec
-from swarmpy.ports import SandboxTable, VirtualService
+from swarmpy.ports import FabricError, SandboxTable, VirtualService
 
 TABLE = "inet swarmpy"
 MAPS = ("vip4", "vip6")
@@ -24,6 +25,9 @@ MARK = 0x53000000
 MARKS = 0xFF000000
 MAX_NUMBER = 0xFFFF
 """A connection tracking zone has 16 bits."""
+ADDRESS = re.compile(r"[0-9.]+|[0-9a-f:]+(?:[0-9.]+)?")
+MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+LINK = re.compile(r"[A-Za-z0-9_.@-]{1,15}")
 KEEP_TRACKING = "ct state invalid accept"
 _BACK = {
     "back_zone": "type filter hook prerouting priority -300;",
@@ -46,6 +50,13 @@ class Way:
 def digest(table: object) -> str:
     """A short fingerprint of a table: what the kernel's copy is labelled with."""
     return hashlib.blake2b(codec.encode(table), digest_size=8).hexdigest()
+
+
+def checked(value: str, shape: re.Pattern[str] = ADDRESS) -> str:
+    """The text, if it is what it should be: nothing else gets into a rule set. Raises FabricError."""
+    if not shape.fullmatch(value):
+        raise FabricError(f"{value!r} cannot stand in a rule set: an address, a MAC or a link's name must")
+    return value
 
 
 def chain_of(vip: str) -> str:
@@ -116,8 +127,8 @@ def change(
 
 
 def _service(service: VirtualService, place: str, *, anew: bool = False) -> list[str]:
-    chain = chain_of(service.vip)
-    backends = turned(service.backends, f"{place} {service.vip}")
+    chain = chain_of(checked(service.vip))
+    backends = turned([checked(one) for one in service.backends], f"{place} {service.vip}")
     first = f"flush chain {TABLE} {chain}" if anew else f"add chain {TABLE} {chain}"
     family = "ip6" if ":" in service.vip else "ip"
     return [first, *(f"add rule {TABLE} {chain} {rule}" for rule in _balance(family, backends))]
@@ -131,7 +142,7 @@ def _balance(family: str, backends: Sequence[str]) -> list[str]:
 
 def in_turn(family: str, backends: Sequence[str]) -> list[str]:
     """Rules that send new connections to one target after the other. The last rule is for a connection that
-    meets the map in the instant in which it is replaced, when its entries are already void."""
+    meets the map in the instant in which it is replaced, when its entries may be void already."""
     rules = [f"dnat {family} to {backends[0]}"]
     if len(backends) > 1:
         slots = ", ".join(f"{slot} : {backend}" for slot, backend in enumerate(backends))
@@ -154,8 +165,8 @@ def _returns(table: SandboxTable, way: Way) -> list[str]:
     with the `in` chain the kernel gives one of them another source port. A UDP server answers from the
     address of the default route's link, which tracking would not know: requests are sent to that address.
     """
-    link = f'iifname "{way.link}"'
-    zones = ", ".join(f"{one.mac} : {one.number}" for one in table.returns)
+    link = f'iifname "{checked(way.link, LINK)}"'
+    zones = ", ".join(f"{checked(one.mac, MAC)} : {one.number}" for one in table.returns)
     marks = ", ".join(f"{one.mac} : {MARK + one.number:#x}" for one in table.returns)
     rules = [
         ("back_zone", f"{link} ct original zone set ether saddr map {{ {zones} }}"),

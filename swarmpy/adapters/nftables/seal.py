@@ -110,8 +110,7 @@ def _look(table: str, maps: Sequence[str]) -> tuple[tuple[str, ...], str, list[s
             if body.startswith(ours):
                 # a table may be told to sleep; how many parts it has counts the seal too
                 shape.update(attributes(body).get(2, b""))
-        for body in _ask(kernel, _GET_RULE, ours):
-            shape.update(body)
+        shape.update(b"".join(_ask(kernel, _GET_RULE, ours)))
         for one in maps:
             elements: list[bytes] = []
             for body in _ask(kernel, _GET_ELEMENTS, ours, text(2, one)):

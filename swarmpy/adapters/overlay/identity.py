@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from swarmpy.adapters.overlay.netlink import order
+from swarmpy.adapters.overlay.netlink import order, plain
 from swarmpy.model.ids import SHORT
-from swarmpy.ports import FabricError, Plug
+from swarmpy.ports import FabricError, Link, Plug
 
 PREFIX = "swp-"
 PORT = "sp"
@@ -44,6 +44,13 @@ def _digest(text: str) -> str:
 def canonical(texts: Iterable[str]) -> list[str]:
     """Addresses, with or without a prefix length: IPv4 first, by value."""
     return sorted(texts, key=order)
+
+
+def normal(link: Link) -> Link:
+    """The link with its addresses written as they will be observed. Else one that somebody wrote in another
+    way would be drift for ever, and made anew each time. Raises OSError for what is no address."""
+    return replace(link, local=plain(link.local), gateways=tuple(plain(one) for one in link.gateways),
+                   bridge_mac=link.bridge_mac.lower())  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,11 +27,11 @@ class Mender:
 
     def __init__(self, spaces: Spaces, link: Link, step: Callable[[str], None]) -> None:
         self._spaces = spaces
-        self._link = link
         self._step = step
         self._name = identity.room_name(link.network_id)
-        with doing("read the gateways", link.network_id):
-            self._identity = Identity.of(link.network_id, link.bridge_mac, link.gateways)
+        with doing("read the addresses", link.network_id):
+            self._link = link = identity.normal(link)
+        self._identity = Identity.of(link.network_id, link.bridge_mac, link.gateways)
 
     def mend(self) -> None:
         """Make the namespace where it is missing, then everything in it."""
@@ -134,7 +134,7 @@ class Mender:
 
     def _tune(self, room: Room, one: Device, mtu: int, *, master: int = 0, mac: str = "") -> None:
         wrong = (one.mtu != mtu or not one.up or (master and one.master != master)
-                 or (mac and one.mac != mac.lower()))  # fmt: skip
+                 or (mac and one.mac != mac))  # fmt: skip
         if wrong:
             self._step(f"tune-{one.name}")
             room.inside.do(links.change(one.name, up=True, mtu=mtu, master=master, mac=mac))

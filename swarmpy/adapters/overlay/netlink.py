@@ -195,6 +195,12 @@ def unpacked(raw: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET6 if len(raw) == 16 else socket.AF_INET, raw)
 
 
+def plain(text: str) -> str:
+    """The address, with or without a prefix length, as the kernel's would be written."""
+    address, slash, length = text.partition("/")
+    return unpacked(packed(address)[1]) + slash + length
+
+
 def order(text: str) -> tuple[int, bytes, int]:
     """Sorts addresses, with or without a prefix length: IPv4 first, then by value."""
     address, _, length = text.partition("/")

@@ -31,9 +31,6 @@ from swarmpy.ports import Disk
 
 logger = logging.getLogger(__name__)
 
-_STORING = 60.0
-"""Seconds that a log which stops waits for its last snapshot."""
-
 Event = Callable[[], None]
 """Something for the core to do at the beginning of the next turn."""
 
@@ -88,14 +85,15 @@ class Engine:
             await asyncio.wait({self._loop_task}, timeout=5.0)
             tasks.append(self._loop_task)
         await self.transport.stop()
-        if self._background:  # a thread that stores a snapshot cannot be called back
-            await asyncio.wait(set(self._background), timeout=_STORING)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for _, future in self._watchers:
             future.cancel()
         self._watchers.clear()
+        # What a worker thread has begun goes on when its caller is cancelled: a snapshot of this life must
+        # not appear on the disk of the next one, or in a folder that was wiped.
+        await self._bulk.work(lambda: None)
 
     # -------------------------------------------------- what comes in
 
@@ -280,6 +278,8 @@ class Engine:
         except OSError as error:
             logger.warning("the snapshot at %d was not stored, will try again: %s", index, error)
             self._snapshot_pause = self.core.now + self._settings.snapshot_retry
+        except Exception as error:
+            self.post(partial(_raise, error))
         else:
             self.post(partial(self._snapshot_stored, index))
         finally:
@@ -304,8 +304,13 @@ class Engine:
         """Read the newest snapshot for a member that needs it."""
         try:
             found = await self._bulk.work(self._store.read_blob)
-        except (OSError, ValueError) as error:
-            self._fail(error)
+        except Exception as error:
+            self.post(partial(_raise, error))
             return
         if found is not None:
             self.post(partial(self.core.give_blob, *found))
+
+
+def _raise(error: Exception) -> None:
+    """What failed beside the turns ends the engine as what fails in them does: nothing more goes out."""
+    raise error

@@ -43,8 +43,8 @@ class RaftLog:
 
     A new cluster starts with `bootstrap_members` (the same everywhere; usually just this member); a joining
     member starts without and with an empty disk, and waits as a learner until a leader adds it. After
-    that the members come from the disk only, and the argument is ignored. `bulk` may be a second Disk on
-    the same folder for slow work (snapshots), so that it does not delay the journal.
+    that the members come from the disk only, and the argument is ignored. `disk` has to be the log's own
+    when it works in threads. `bulk` may be a second Disk on the same folder for slow work (snapshots).
     """
 
     def __init__(  # noqa: PLR0913 - one for each port and the identity
@@ -120,7 +120,7 @@ class RaftLog:
         engine.start(transport)
 
     def _new_store(self) -> Store:
-        return Store(self._disks[0], self._folder, self._sealer, self.self_id)
+        return Store(self._disks[0], self._folder, self._sealer, self.self_id, self._disks[1])
 
     def _load_machine(self, snapshot: Snapshot | None) -> None:
         """The machine starts from the snapshot, or as it was before the first start."""

@@ -93,10 +93,17 @@ def first_image(founders: Sequence[Member]) -> LogImage:
 
 
 class Store:
-    """One member's files in `folder` of `disk`. Its methods block and raise OSError or CorruptError."""
+    """One member's files in `folder` of `disk`. Its methods block and raise OSError or CorruptError.
 
-    def __init__(self, disk: Disk, folder: str, sealer: Sealing, node_id: str) -> None:
+    `bulk` is a second handle on the same files, for one other thread: `save_snapshot` and `read_blob` use it
+    and nothing of the journal's, so they may run while `write` does.
+    """
+
+    def __init__(
+        self, disk: Disk, folder: str, sealer: Sealing, node_id: str, bulk: Disk | None = None
+    ) -> None:
         self._disk = disk
+        self._bulk = bulk or disk
         self._journals = f"{folder}/journal"
         self._snapshots = f"{folder}/snapshot"
         self._sealer = sealer
@@ -111,7 +118,7 @@ class Store:
         for folder in (self._journals, self._snapshots):
             self._disk.mkdir(folder)
             self._tidy(folder)
-        journals = self._numbered(self._journals, _JOURNAL)
+        journals = self._numbered(self._disk, self._journals, _JOURNAL)
         snapshot = self.load_snapshot()
         if not journals:
             if snapshot is not None:
@@ -141,7 +148,7 @@ class Store:
 
     def load_snapshot(self) -> Snapshot | None:
         """The newest snapshot. Raises CorruptError."""
-        found = self.read_blob()
+        found = self._read_blob(self._disk)
         if found is None:
             return None
         index, blob = found
@@ -156,25 +163,22 @@ class Store:
 
     def read_blob(self) -> tuple[int, bytes] | None:
         """Index and content of the newest snapshot. Raises CorruptError."""
-        read = self._read_newest()
-        if read is None:
+        while True:
+            try:
+                return self._read_blob(self._bulk)
+            except FileNotFoundError:
+                # An installed snapshot replaced it meanwhile; that one is durable, so this ends.
+                continue
+
+    def _read_blob(self, disk: Disk) -> tuple[int, bytes] | None:
+        found = self._numbered(disk, self._snapshots, _SNAPSHOT)
+        if not found:
             return None
-        index, data = read
+        index = found[-1]
         name = self._snapshot_name(index)
+        data = disk.read(name)
         frames = read_frames(data, self._sealer, self._snapshot_context(index), what=name)
         return index, b"".join(payload for _, payload, _ in frames)
-
-    def _read_newest(self) -> tuple[int, bytes] | None:
-        """Another thread may put a newer snapshot in its place between the look and the reading."""
-        gone: int | None = None
-        while found := self._numbered(self._snapshots, _SNAPSHOT):
-            try:
-                return found[-1], self._disk.read(self._snapshot_name(found[-1]))
-            except FileNotFoundError:
-                if found[-1] == gone:
-                    raise
-                gone = found[-1]
-        return None
 
     def _replay(self, generation: int) -> LogImage:
         name = self._journal_name(generation)
@@ -198,8 +202,9 @@ class Store:
             )
         return image
 
-    def _numbered(self, folder: str, form: re.Pattern[str]) -> list[int]:
-        names = map(form.fullmatch, self._disk.list(folder))
+    @staticmethod
+    def _numbered(disk: Disk, folder: str, form: re.Pattern[str]) -> list[int]:
+        names = map(form.fullmatch, disk.list(folder))
         return sorted(int(name[1], 16) for name in names if name is not None)
 
     # -------------------------------------------------- writing
@@ -207,7 +212,7 @@ class Store:
     def write(self, batch: Batch) -> None:
         """Make a turn's batch durable."""
         if batch.snapshot is not None:
-            self.save_snapshot(*batch.snapshot)
+            self._save_snapshot(self._disk, *batch.snapshot)
         if batch.image is not None:
             self._rewrite(batch.image)
             return
@@ -219,9 +224,12 @@ class Store:
 
     def save_snapshot(self, index: int, blob: bytes) -> None:
         """Make a snapshot durable; the ones before it go when the next generation is written."""
+        self._save_snapshot(self._bulk, index, blob)
+
+    def _save_snapshot(self, disk: Disk, index: int, blob: bytes) -> None:
         writer = FrameWriter(self._sealer, self._snapshot_context(index))
         parts = [blob[at : at + _BASE_FRAME] for at in range(0, len(blob), _BASE_FRAME)]
-        self._disk.replace(self._snapshot_name(index), b"".join(map(writer.frame, parts)))
+        disk.replace(self._snapshot_name(index), b"".join(map(writer.frame, parts)))
 
     def create(self, image: LogImage) -> None:
         """Start the journal of a new member."""
@@ -237,10 +245,10 @@ class Store:
         data = b"".join(writer.frame(msgpack.packb(group)) for group in groups)
         self._disk.replace(self._journal_name(generation), data)
         self._generation, self._writer = generation, writer
-        for old in self._numbered(self._journals, _JOURNAL):
+        for old in self._numbered(self._disk, self._journals, _JOURNAL):
             if old < generation:
                 self._disk.unlink(self._journal_name(old))
-        for index in self._numbered(self._snapshots, _SNAPSHOT):
+        for index in self._numbered(self._disk, self._snapshots, _SNAPSHOT):
             if index < image.snapshot_index:
                 self._disk.unlink(self._snapshot_name(index))
 
