@@ -26,6 +26,7 @@ from swarmpy.adapters.interfaces import usable_interfaces
 from swarmpy.adapters.nftables import NftBalancer, NftMesh
 from swarmpy.adapters.overlay import KernelOverlay
 from swarmpy.adapters.raft.node import RaftLog
+from swarmpy.adapters.sandboxes import MountWatch
 from swarmpy.adapters.wire import TlsWire
 from swarmpy.adapters.wire.bootstrap import bootstrap_call, fetch_bundle
 from swarmpy.api.server import ApiServer
@@ -58,6 +59,7 @@ class RealTools:
         overlay = KernelOverlay()
         self.fabric = FabricPorts(
             overlay=overlay,
+            sandboxes=MountWatch(),
             balancer=NftBalancer(),
             mesh=NftMesh(overlay.namespace),
             names=NameServers(),

@@ -29,6 +29,8 @@ REFRESH = 20.0
 """Seconds between looks at the Engine's description (Swarm's interval)."""
 FIRST_LOOK = 0.5
 """Seconds between attempts to read it for the first time."""
+ANEW = 1.0
+"""Seconds before a part that failed begins anew."""
 WIPE = 60.0
 """Seconds that a leaving node waits for its containers to be gone."""
 
@@ -72,10 +74,17 @@ def _with_resource(known: dict[str, Resource], one: Mapping[str, Any]) -> dict[s
     return known
 
 
-def _complain(task: asyncio.Task[None]) -> None:
-    """A part of the agent that ends by itself is a defect: it must not end in silence."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        logger.critical("the agent's %s ended: restart the daemon", task.get_name(), exc_info=error)
+async def _for_ever(part: Callable[[], Awaitable[None]]) -> None:
+    """Run a part of the agent until it returns. A defect in it is told, and it begins anew: a node whose
+    worker or session ended quietly would look alive and do nothing."""
+    while True:
+        try:
+            return await part()
+        except Exception as error:
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "a part of the agent failed and begins anew", "exception": error}
+            )
+        await asyncio.sleep(ANEW)
 
 
 class Agent:
@@ -161,14 +170,12 @@ class Agent:
             known = [(one.node_id, one.address) for one in memory.managers]
             self._session.managers = known
         self._tasks = [
-            asyncio.create_task(self._describe(), name="describe"),
-            asyncio.create_task(self._worker.run(), name="worker"),
-            asyncio.create_task(self._converse(), name="session"),
+            asyncio.create_task(_for_ever(self._describe), name="describe"),
+            asyncio.create_task(_for_ever(self._worker.run), name="worker"),
+            asyncio.create_task(_for_ever(self._converse), name="session"),
         ]
         if self._fabric is not None:
-            self._tasks.append(asyncio.create_task(self._fabric.run(), name="fabric"))
-        for task in self._tasks:
-            task.add_done_callback(_complain)
+            self._tasks.append(asyncio.create_task(_for_ever(self._fabric.run), name="fabric"))
 
     @staticmethod
     async def _probe(ports: FabricPorts) -> frozenset[str]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from swarmpy.agent import journal
+from swarmpy.agent.joining import PATIENCE, Joining, Sandbox
 from swarmpy.model.fabric import Table, patched
 from swarmpy.model.links import Answer, LinkSeen, MeshTable, Question, SandboxTable
 from swarmpy.model.messages import Networks
@@ -32,14 +32,6 @@ LOOK_ROUND = 5
 """Looks at the balancers between two looks at links and forwarding."""
 RETRY = 0.5
 """Seconds before what the kernel refused is tried again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sandbox:
-    """A running container's namespace."""
-
-    path: str
-    endpoints: tuple[str, ...]
 
 
 class FabricWorker:
@@ -66,8 +58,8 @@ class FabricWorker:
         self._programmed: dict[str, tuple[SandboxTable, str]] = {}
         self._mesh: tuple[MeshTable, str] | None = None
         self._served: dict[str, tuple[str, ...]] = {}
-        self._joining: dict[str, float] = {}
-        self._joining_paths: set[str] = set()
+        self._joining = Joining()
+        self._early: set[asyncio.Task[None]] = set()
         self._done_with: frozenset[str] = frozenset()
         self._resolver: Resolver | None = None
         self._wake = asyncio.Event()
@@ -197,13 +189,9 @@ class FabricWorker:
         known = self._sandboxes()
         sandboxes = {key: one.path for key, one in (known or {}).items()}
         paths = set(sandboxes.values())
-        self._joining_paths -= paths
-        for path in [path for path in self._programmed if known is not None and path not in paths]:
-            if path not in self._joining_paths:
-                del self._programmed[path]
-        self._joining = {key: until for key, until in self._joining.items() if until > now}
-        if not self._joining:
-            self._joining_paths.clear()
+        if known is not None:
+            kept = paths | self._joining.paths(now)
+            self._programmed = {path: one for path, one in self._programmed.items() if path in kept}
         endpoints = None
         if known is not None:
             endpoints = frozenset(end for one in known.values() for end in one.endpoints)
@@ -213,7 +201,7 @@ class FabricWorker:
                 for key, plug in link.plugs.items()
                 if not plug.task_id
             }
-            endpoints |= foreign | self._joining.keys()
+            endpoints |= foreign | self._joining.endpoints(now)
         return p.World(
             node_id=self._node_id, local=self._local(), tables=self.tables, links=self._links,
             sandboxes=sandboxes, programmed={path: one[0] for path, one in self._programmed.items()},
@@ -282,8 +270,7 @@ class FabricWorker:
                 await ports.overlay.unplug(network_id, endpoint_id)
                 await self._observe()
             case p.Drop(network_id):
-                await ports.names.withdraw(network_id)
-                self._served.pop(network_id, None)
+                await self._serve(network_id, ())
                 await ports.overlay.remove(network_id)
                 await self._observe()
 
@@ -313,12 +300,12 @@ class FabricWorker:
             self._mesh = (table, await self.ports.mesh.apply(table, before))
 
     async def _serve(self, network_id: str, addresses: tuple[str, ...]) -> None:
-        names, overlay = self.ports.names, self.ports.overlay
         if addresses:
-            await names.serve(network_id, overlay.namespace(network_id), addresses)
+            namespace = self.ports.overlay.namespace(network_id)
+            await self.ports.names.serve(network_id, namespace, addresses)
             self._served[network_id] = addresses
         else:
-            await names.withdraw(network_id)
+            await self.ports.names.withdraw(network_id)
             self._served.pop(network_id, None)
 
     # ------------------------------------------------------------ for the plumber
@@ -343,22 +330,29 @@ class FabricWorker:
             self.look()
         return table
 
-    async def joined(self, task_id: str, endpoint_id: str, path: str, *, patience: float = 60.0) -> None:
-        """A container joins: its process must find its balancers there. Raises FabricError."""
-        self._joining[endpoint_id] = asyncio.get_running_loop().time() + patience
+    def joined(self, task_id: str, endpoint_id: str, path: str) -> None:
+        """A container joins. Its namespace is made later; its process must find its balancers there."""
+        self._joining.began(endpoint_id, path, asyncio.get_running_loop().time())
+        task = asyncio.get_running_loop().create_task(self._program_early(task_id, path), name="early")
+        self._early.add(task)
+        task.add_done_callback(self._early.discard)
+
+    async def _program_early(self, task_id: str, path: str) -> None:
+        if not await self.ports.sandboxes.appeared(path, patience=PATIENCE):
+            return
         table = p.Sandboxes(self.tables).table(task_id)
-        if table is None:
+        known = self._programmed.get(path)
+        if table is None or (known is not None and known[0].services == table.services):
             return
         # The link that replies of the routing mesh take is not there yet: that part comes after the start.
-        first = SandboxTable(services=table.services)
-        known = self._programmed.get(path)
-        if known is None or known[0].services != first.services:
-            self._joining_paths.add(path)
-            await self._balance(path, first, known[0] if known else None)
+        try:
+            await self._balance(path, SandboxTable(services=table.services), known[0] if known else None)
+        except FabricError as error:
+            logger.info("%s is programmed after its start: %s", path, error)
 
     def left(self, endpoint_id: str) -> None:
         """A container left."""
-        self._joining.pop(endpoint_id, None)
+        self._joining.ended(endpoint_id)
         self.look()
 
     # ------------------------------------------------------------ life

@@ -41,7 +41,7 @@ class AgentPlumber:
         async with self._fabric.lock(network_id):
             link = await self._fabric.ports.overlay.plug(plug)
         self._networks[endpoint.endpoint_id] = network_id
-        await self._fabric.joined(task_id, endpoint.endpoint_id, endpoint.sandbox)
+        self._fabric.joined(task_id, endpoint.endpoint_id, endpoint.sandbox)
         prefix = endpoint.options.get(OPTION + "prefix", "eth")
         return Joined(link, prefix, isolated=endpoint.options.get(OPTION + "isolated") == "1")
 

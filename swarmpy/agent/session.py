@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
 
 from swarmpy.model import messages as m
 from swarmpy.model.objects import Description, TaskStatus
@@ -33,6 +33,16 @@ GONE = frozenset({"NotFound", "revoked"})
 
 class NodeRemovedError(Exception):
     """The cluster does not know this node any more."""
+
+
+@asynccontextmanager
+async def _ending(channel: Channel) -> AsyncGenerator[None, None]:
+    """When this half of the session ends, all of it does: one that beats and does not report would lie."""
+    try:
+        with suppress(WireError):
+            yield
+    finally:
+        await channel.close()
 
 
 class Session:
@@ -180,17 +190,16 @@ class Session:
 
     async def _beats(self, channel: Channel) -> None:
         loop = asyncio.get_running_loop()
-        with suppress(WireError):
+        async with _ending(channel):
             while True:
                 await asyncio.sleep(self._beat)
                 if loop.time() - self._heard > SILENCE * self._beat:
                     logger.info("the leader is silent: looking for another")
                     break
                 await channel.send(m.to_body(m.Beat(seq=self._seq)))
-        await channel.close()
 
     async def _reports(self, channel: Channel) -> None:
-        with suppress(WireError):
+        async with _ending(channel):
             while True:
                 await self._news.wait()
                 await self._send_applied(channel)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from msgspec.structs import replace
 
 from swarmpy.agent import journal
-from swarmpy.agent.fabric import Sandbox
+from swarmpy.agent.joining import Sandbox
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.messages import Assignments, Manager
 from swarmpy.model.objects import TaskStatus
@@ -73,6 +73,8 @@ class Worker:
         self._containers: tuple[p.Container, ...] | None = None
         self._complete = False
         self._busy: dict[str, tuple[asyncio.Task[None], p.EngineAction]] = {}
+        self._ended: set[str] = set()
+        """Keys whose action ended since the last look began: that look may not show what came of it."""
         self._wake = asyncio.Event()
         self._stale = True
         self._unsaved = False
@@ -174,6 +176,7 @@ class Worker:
 
     async def _observe(self) -> None:
         self._stale = False
+        self._ended.clear()
         try:
             found = await self._engine.containers([f"{CLUSTER_LABEL}={self._cluster_id}"])
         except EngineError as error:
@@ -190,12 +193,17 @@ class Worker:
         self.on_containers()
 
     async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
+            # What happened before the Engine heard of us is in no event: look once more when it surely has.
+            settled = loop.call_later(RETRY, self.look)
             try:
                 async for _ in self._engine.events():
                     self.look()
             except EngineError as error:
                 logger.info("Engine events ended: %s", error)
+            finally:
+                settled.cancel()
             self.look()
             await asyncio.sleep(RETRY)
 
@@ -220,7 +228,7 @@ class Worker:
                 tasks=self.tasks,
                 containers=containers,
                 complete=self._complete,
-                busy=frozenset(self._busy),
+                busy=frozenset(self._busy) | self._ended,
                 pulling=frozenset(
                     key for key, (_, action) in self._busy.items() if isinstance(action, p.Pull)
                 ),
@@ -258,8 +266,16 @@ class Worker:
             await asyncio.sleep(RETRY)
         except EngineError as error:
             await self._refused(action, error)
+        except Exception as error:
+            # A defect: it ends this task, with a sentence, and is told; the others go on.
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"{type(action).__name__} of {action.key} failed", "exception": error}
+            )
+            what = f"this node failed in its {type(action).__name__.lower()} step ({error!r}): see its log"
+            await self._refused(action, EngineError(what))
         finally:
             self._busy.pop(action.key, None)
+            self._ended.add(action.key)
             self.look()
 
     async def _act(self, action: p.EngineAction) -> None:
@@ -310,7 +326,18 @@ class Worker:
                 logger.warning("%s of %s failed: %s", type(action).__name__, action.container_id, error)
                 await asyncio.sleep(RETRY)
             return
+        if isinstance(action, p.Create) and error.conflict and await self._made_already(action.key):
+            return
         self._note(action.key, problem=str(error))
+
+    async def _made_already(self, key: str) -> bool:
+        """Whether the name is taken by the task's own container: a request that was given up, by this life of
+        the agent or the last, may have been carried out after all. The next look finds it."""
+        own = [f"{CLUSTER_LABEL}={self._cluster_id}", f"{TASK_LABEL}={key}"]
+        try:
+            return bool(await self._engine.containers(own))
+        except EngineError:
+            return True  # not known: asked again with the next look
 
     def _note(self, key: str, *, prepared: bool | None = None, problem: str = "") -> None:
         local = self.tasks.get(key)

@@ -19,6 +19,10 @@ MAX_HEAD = 64 * 1024
 HEAD_SECONDS = 60.0
 LINGER_SECONDS = 2.0
 """How long a refused client may go on sending before the connection is cut."""
+QUIET_SECONDS = 10.0
+"""How long the Engine may say nothing to a request before it is asked whether it lives."""
+PING_SECONDS = 5.0
+"""How long it may take to answer that; it is on this machine."""
 
 OURS = frozenset(
     {"swarm", "nodes", "services", "tasks", "secrets", "configs", "events", "info", "_ping", "swarmpy"}
@@ -64,6 +68,20 @@ class FrontDoor:
     def __call__(self) -> asyncio.Protocol:
         """A protocol for a new connection."""
         return _Head(self)
+
+    async def engine_lives(self) -> bool:
+        """Whether the Engine answers a ping; a slow answer to anything else is the Engine's right."""
+        writer: asyncio.StreamWriter | None = None
+        try:
+            async with asyncio.timeout(PING_SECONDS):
+                reader, writer = await asyncio.open_unix_connection(self.engine_path)
+                writer.write(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
+                return bool(await reader.read(1))
+        except (OSError, TimeoutError):
+            return False
+        finally:
+            if writer is not None:
+                writer.close()
 
     async def close(self) -> None:
         """Cut every tunnel."""
@@ -149,6 +167,18 @@ class _Head(asyncio.Protocol):
         near.connection_made(client)
         upstream.write(data)
         client.resume_reading()
+        await self._watch(far, upstream)
+
+    async def _watch(self, far: _Pipe, upstream: asyncio.Transport) -> None:
+        """An Engine that takes connections and answers nothing would keep its clients for ever."""
+        while not far.heard and not upstream.is_closing():
+            await asyncio.sleep(QUIET_SECONDS)
+            if far.heard or upstream.is_closing() or await self._door.engine_lives():
+                continue
+            if not far.heard and not upstream.is_closing():
+                self.refuse(504, "the Docker Engine of this node takes requests but does not answer them: "
+                                 "it hangs; restart it if it stays so")  # fmt: skip
+                upstream.abort()
 
     def refuse(self, status: int, message: str) -> None:
         """Answer without the application, then let the client finish sending for a moment."""
@@ -178,12 +208,15 @@ class _Pipe(asyncio.Protocol):
         self._peer = peer
         self._close_at_end = close_at_end
         self._transport: asyncio.Transport | None = None
+        self.heard = False
+        """Whether anything arrived here."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._door.open.add(self._transport)
 
     def data_received(self, data: bytes) -> None:
+        self.heard = True
         if not self._peer.is_closing():
             self._peer.write(data)
 

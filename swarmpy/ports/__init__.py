@@ -59,6 +59,7 @@ from swarmpy.ports.fabric import (
     Overlay,
     Plugged,
     Plumber,
+    Sandboxes,
 )
 from swarmpy.ports.log import (
     AmbiguousError,
@@ -135,6 +136,7 @@ __all__ = [
     "RefusedError",
     "Return",
     "SandboxTable",
+    "Sandboxes",
     "TaskLogFrame",
     "VirtualService",
     "Wire",

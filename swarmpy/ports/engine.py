@@ -25,7 +25,7 @@ class EngineGoneError(EngineError):
 @dataclass(frozen=True, slots=True)
 class ContainerSeen:
     """A container as the Engine reports it. `state` is Docker's word: created, running, paused,
-    restarting, removing, exited, dead. `health` is "", starting, healthy or unhealthy."""
+    restarting, removing, exited, dead. `health` is "", starting, healthy or unhealthy; "" unless it runs."""
 
     id: str
     name: str
@@ -49,7 +49,8 @@ class ContainerSeen:
 
 @dataclass(frozen=True, slots=True)
 class EngineEvent:
-    """Something happened to a container of ours: die, start, health_status, destroy, oom, …"""
+    """Something happened to a container: create, start, die, health_status, destroy, oom, … `labels` holds
+    the container's labels, and may hold more."""
 
     action: str
     container_id: str
@@ -96,7 +97,8 @@ class Engine(Protocol):
         """Whether the reference resolves locally."""
 
     async def pull(self, image: str, auth: str = "") -> None:
-        """Pull; `auth` is X-Registry-Auth content ("" for none)."""
+        """Pull; `auth` is X-Registry-Auth content ("" for none). Raises EngineError with the registry's
+        sentence, the image named in it. A cancelled pull ends at the Engine too."""
 
     async def create(self, name: str, config: Mapping[str, Any]) -> str:
         """Docker's POST /containers/create with this body; returns the id.
@@ -116,10 +118,12 @@ class Engine(Protocol):
         """Connect a container that does not run yet to one more network, with these driver options."""
 
     async def start(self, container_id: str) -> None:
-        """Start it."""
+        """Start it; started already is fine. Raises EngineError(missing=True), or with the Engine's sentence
+        where it cannot run; that is then its `error` too."""
 
     async def stop(self, container_id: str, grace_seconds: float) -> None:
-        """Stop signal, then SIGKILL after the grace period; stopped already is fine."""
+        """Stop signal, then SIGKILL after the grace period; stopped already is fine. Returns when it has
+        stopped. Raises EngineError(missing=True)."""
 
     async def remove(self, container_id: str) -> None:
         """Remove by force, with its anonymous volumes; missing is fine."""
@@ -128,4 +132,5 @@ class Engine(Protocol):
         """Container events from now on; ends or raises EngineGoneError when the Engine goes."""
 
     def logs(self, container_id: str, query: LogQuery) -> AsyncIterator[LogFrame]:
-        """Output frames. With `follow`, ends when the container stops."""
+        """Output frames, one for each line. With `follow`, ends when the container stops. Raises
+        EngineError(missing=True), or EngineGoneError when the Engine goes."""

@@ -90,6 +90,13 @@ class Balancer(Protocol):
         """Remove everything of ours from the sandbox; one that is gone is fine."""
 
 
+class Sandboxes(Protocol):
+    """Containers' namespaces as they appear."""
+
+    async def appeared(self, path: str, *, patience: float) -> bool:
+        """Return True once the namespace at the path can be entered, False after `patience` seconds."""
+
+
 class Mesh(Protocol):
     """The routing mesh of this node: the host's ports and the ingress namespace. Raises FabricError."""
 
@@ -174,6 +181,7 @@ class FabricPorts:
     """Everything of a node's network. `names` and `driver` serve what the agent gives them when it starts."""
 
     overlay: Overlay
+    sandboxes: Sandboxes
     balancer: Balancer
     mesh: Mesh
     names: Names

@@ -24,10 +24,17 @@ class Behaviour:
     stop_code: int = 0
     probed: bool = False
     healthy: bool = True
+    oom: bool = False
+    """Whether it ends because it took more memory than it may."""
+    prints: tuple[tuple[float, str, str], ...] = ((0.0, "stdout", "hello from {name}"),)
+    """Its output: (seconds after its start, stream, line)."""
+    reachable: bool = True
+    """Whether its registry can be reached."""
+    startable: bool = True
 
     @staticmethod
     def of(image: str) -> Behaviour:
-        """By the word before the tag: missing, crash, job, flaky, stubborn, sick, probed; else it serves."""
+        """By the word before the tag (see BEHAVIOURS); else it serves."""
         return BEHAVIOURS.get(image.partition("@")[0].rpartition("/")[2].partition(":")[0], SERVES)
 
     def has_health(self, config: Mapping[str, Any]) -> bool:
@@ -45,6 +52,12 @@ BEHAVIOURS = {
     "stubborn": Behaviour(stop_time=(3.0, 30.0)),
     "sick": Behaviour(probed=True, healthy=False),
     "probed": Behaviour(probed=True),
+    "hungry": Behaviour(runs_for=(0.1, 0.2), exit_code=137, oom=True),
+    "talker": Behaviour(
+        prints=((0.0, "stdout", "out 1"), (0.0, "stderr", "err 1"), (0.5, "stdout", "out 2")),
+    ),
+    "unreachable": Behaviour(reachable=False),
+    "broken": Behaviour(startable=False),
 }
 
 
@@ -64,19 +77,23 @@ class Container:
     error: str = ""
     oom_killed: bool = False
     health: str = ""
+    health_log: str = ""
     started_at: int = 0
     finished_at: int = 0
     ports: tuple[tuple[str, int, int], ...] = ()
     places: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """Driver options by network."""
+    output: list[tuple[int, str, bytes]] = field(default_factory=list, repr=False)
+    """What it printed: (time, stream, line)."""
+    volumes: int = 0
+    """Its anonymous volumes."""
     watchers: list[asyncio.Future[None]] = field(default_factory=list, repr=False)
 
-    async def stopped(self) -> None:
-        """Return when it does not run."""
-        while self.state == "running":
-            watcher = asyncio.get_running_loop().create_future()
-            self.watchers.append(watcher)
-            await watcher
+    async def changed(self) -> None:
+        """Return when it printed something, stopped, or its Engine went."""
+        watcher = asyncio.get_running_loop().create_future()
+        self.watchers.append(watcher)
+        await watcher
 
     def connect(self, network: str, options: Mapping[str, str]) -> None:
         """One more network."""
@@ -91,26 +108,37 @@ class Container:
         """The Engine's endpoint in its present life."""
         return f"{self.id[:12]}-{self.life}-{network}" if self.state == "running" else ""
 
-    def run(self, now: int, ports: tuple[tuple[str, int, int], ...], pid: int) -> None:
-        """It starts."""
-        self.state, self.life, self.pid = "running", self.life + 1, pid
-        self.started_at, self.ports, self.error = now, ports, ""
+    def print(self, now: int, stream: str, line: str) -> None:
+        """A line of its output."""
+        self.output.append((now, stream, f"{line.format(name=self.name)}\n".encode()))
+        self.stir()
 
-    def end(self, now: int, code: int, oom: bool) -> None:
-        """It ended."""
-        self.state, self.pid, self.exit_code, self.oom_killed = "exited", 0, code, oom
-        self.finished_at, self.ports, self.health = now, (), ""
+    def stir(self) -> None:
+        """Wake those who wait for a change."""
         watchers, self.watchers = self.watchers, []
         for watcher in watchers:
             if not watcher.done():
                 watcher.set_result(None)
+
+    def run(self, now: int, ports: tuple[tuple[str, int, int], ...], pid: int) -> None:
+        """It starts."""
+        self.state, self.life, self.pid = "running", self.life + 1, pid
+        self.started_at, self.finished_at, self.ports, self.error = now, 0, ports, ""
+        self.exit_code, self.oom_killed = 0, False
+
+    def end(self, now: int, code: int, oom: bool) -> None:
+        """It ended."""
+        self.state, self.pid, self.exit_code, self.oom_killed = "exited", 0, code, oom
+        self.finished_at, self.ports, self.health, self.health_log = now, (), "", ""
+        self.stir()
 
     def seen(self) -> ContainerSeen:
         """As the Engine reports it."""
         return ContainerSeen(
             id=self.id, name=self.name, labels=self.labels, state=self.state, pid=self.pid,
             exit_code=self.exit_code, error=self.error, oom_killed=self.oom_killed, health=self.health,
-            started_at=self.started_at, finished_at=self.finished_at, ports=self.ports, sandbox=self.sandbox,
+            health_log=self.health_log, started_at=self.started_at, finished_at=self.finished_at,
+            ports=self.ports, sandbox=self.sandbox,
             networks=tuple((name, self.endpoint(name)) for name in sorted(self.places)),
         )  # fmt: skip
 
@@ -123,4 +151,4 @@ def published(config: Mapping[str, Any]) -> tuple[tuple[str, int, int], ...]:
         number, _, protocol = target.partition("/")
         found += [(protocol or "tcp", int(number), int(binding.get("HostPort") or 0))
                   for binding in bindings[target] or () if int(binding.get("HostPort") or 0)]  # fmt: skip
-    return tuple(found)
+    return tuple(sorted(found))

@@ -13,7 +13,8 @@ from typing import Any
 from swarmpy.ports import Peer
 from swarmpy.sim.clock import SimClock, SimEntropy
 from swarmpy.sim.disk import Platter, SimDisk
-from swarmpy.sim.engine import Dockerd, SimEngine
+from swarmpy.sim.dockerd import Dockerd
+from swarmpy.sim.engine import SimEngine
 from swarmpy.sim.loop import Killed, Process, SimLoop, SimStop
 from swarmpy.sim.net import SimNet
 from swarmpy.sim.trace import Trace

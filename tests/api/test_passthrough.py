@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmpy.api.passthrough import closing, is_ours
+from swarmpy.api import passthrough
+from swarmpy.api.passthrough import FrontDoor, closing, is_ours
 from swarmpy.api.server import AddressInUseError, ApiServer, engine_path
 from tests.api.conftest import Rig
 from tests.api.fakes import FakeClock, FakeEntropy, FakeLocal
@@ -173,3 +178,67 @@ def test_heads_ask_to_close() -> None:
 @given(st.binary(max_size=200))
 def test_any_path_is_decided(data: bytes) -> None:
     assert is_ours("GET", data.decode("latin-1")) in {True, False}
+
+
+@asynccontextmanager
+async def door_to(engine: Path, front: Path) -> AsyncIterator[FrontDoor]:
+    """A front door with nothing but an Engine behind it."""
+    door = FrontDoor(str(engine), asyncio.Protocol)
+    server = await asyncio.get_running_loop().create_unix_server(door, str(front))
+    try:
+        yield door
+    finally:
+        server.close()
+        await door.close()
+
+
+async def ask(front: Path) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(str(front))
+    try:
+        writer.write(b"POST /v1.41/containers/c1/wait HTTP/1.1\r\nHost: d\r\n\r\n")
+        return await reader.read()
+    finally:
+        writer.close()
+
+
+async def test_an_engine_that_hangs_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passthrough, "QUIET_SECONDS", 0.1)
+    monkeypatch.setattr(passthrough, "PING_SECONDS", 0.1)
+    monkeypatch.setattr(passthrough, "LINGER_SECONDS", 0.1)
+    with socket.socket(socket.AF_UNIX) as hanging:
+        hanging.bind(str(tmp_path / "e"))
+        hanging.listen()
+        async with door_to(tmp_path / "e", tmp_path / "f") as door:
+            answer = await asyncio.wait_for(ask(tmp_path / "f"), 10)
+            assert answer.startswith(b"HTTP/1.1 504 ")
+            assert json.loads(answer.partition(b"\r\n\r\n")[2])["message"].startswith(
+                "the Docker Engine of this node takes requests but does not answer them"
+            )
+            await asyncio.sleep(0)
+            assert not door.connecting
+
+
+async def test_an_engine_that_takes_its_time_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passthrough, "QUIET_SECONDS", 0.05)
+    pings: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b"/_ping" in head:
+            pings.append(head)
+        else:
+            while len(pings) < 3:
+                await asyncio.sleep(0.01)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, str(tmp_path / "e"))
+    async with server, door_to(tmp_path / "e", tmp_path / "f"):
+        answer = await asyncio.wait_for(ask(tmp_path / "f"), 10)
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert answer.endswith(b"OK")

@@ -1,7 +1,7 @@
-"""A private dockerd with its own containerd, for tests: no network, nothing shared, nothing left behind.
+"""A private dockerd with its own containerd, for tests: no way out, nothing shared, nothing left behind.
 
 What belongs here: starting it in a temporary directory, giving it an image made of the system's static
-busybox, killing it like a crash would, and taking it down. What does not: any test.
+busybox, killing it like a crash would, stopping its clock, and taking it down. What does not: any test.
 """
 
 from __future__ import annotations
@@ -31,10 +31,13 @@ ADDRESSLESS = [
     "--ip-masq=false",
     "--userland-proxy=false",
 ]
+OWN_NETWORK = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 
 
 class PrivateEngine:
     """dockerd and containerd of our own, addressed by `url`."""
+
+    network = ADDRESSLESS
 
     def __init__(self) -> None:
         # The path is short because socket paths are limited to 108 bytes.
@@ -65,7 +68,7 @@ class PrivateEngine:
         command += ["--data-root", str(self.root / "data"), "--exec-root", str(self.root / "x")]
         command += ["--pidfile", str(self.root / "pid"), "--config-file", self._empty_config()]
         command += ["--live-restore", "--cgroup-parent", f"/{self.root.name}", "--storage-driver", "vfs"]
-        command += ["--log-level", "warn", *ADDRESSLESS]
+        command += ["--log-level", "warn", *self.network]
         self._dockerd = self._spawn(command)
         self._until(self._answers, self._dockerd)
 
@@ -111,6 +114,16 @@ class PrivateEngine:
         assert self._dockerd is not None
         self._dockerd.kill()
         self._dockerd.wait()
+
+    def freeze(self) -> None:
+        """Stop dockerd's clock: it takes connections and answers nothing."""
+        assert self._dockerd is not None
+        self._dockerd.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._dockerd is not None
+        self._dockerd.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """Remove every container, end both daemons, unmount and delete everything."""
@@ -165,6 +178,21 @@ class PrivateEngine:
                 if inner.is_dir():
                     inner.rmdir()
             folder.rmdir()
+
+
+class BridgedEngine(PrivateEngine):
+    """In a network namespace of its own with a loopback and a bridge, so that ports can be published."""
+
+    network = ("--bip=172.31.250.1/24", *ADDRESSLESS[1:])
+
+    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+        # The namespace is containerd's, which comes first and outlives dockerd.
+        return super()._spawn([*(self.inside() if self._containerd else OWN_NETWORK), *command])
+
+    def inside(self) -> list[str]:
+        """What to put before a command to run it in the Engine's network."""
+        assert self._containerd is not None
+        return ["nsenter", "-t", str(self._containerd.pid), "-n"]
 
 
 def _busybox_tar() -> bytes:

@@ -10,7 +10,8 @@ import pytest
 
 from swarmpy.ports import EngineError, EngineGoneError, LogQuery
 from swarmpy.sim.clock import SimClock
-from swarmpy.sim.engine import Dockerd, SimEngine
+from swarmpy.sim.dockerd import Dockerd
+from swarmpy.sim.engine import SimEngine
 from swarmpy.sim.loop import Process, SimLoop
 from swarmpy.sim.trace import Trace
 
@@ -30,7 +31,7 @@ async def make(engine: SimEngine, image: str, name: str = "c", **config: Any) ->
 
 def test_life_of_a_container() -> None:
     async def scenario(loop: SimLoop, daemon: Dockerd, engine: SimEngine) -> None:
-        with pytest.raises(EngineError, match="no such image"):
+        with pytest.raises(EngineError, match="No such image"):
             await engine.create("c", {"Image": "web"})
         key = await make(engine, "web:1")
         assert [seen.id for seen in await engine.containers(["k=v"])] == [key]

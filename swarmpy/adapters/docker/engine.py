@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
@@ -26,10 +25,12 @@ from swarmpy.adapters.docker.seen import (
     demultiplexed,
     engine_error,
     lines,
+    parsed,
     split_lines,
 )
 from swarmpy.adapters.docker.threads import Calls, Cut, Stream
-from swarmpy.ports import ContainerSeen, EngineError, EngineEvent, LogFrame, LogQuery
+from swarmpy.adapters.docker.transport import cut_by, dial
+from swarmpy.ports import ContainerSeen, EngineError, EngineEvent, EngineGoneError, LogFrame, LogQuery
 
 T = TypeVar("T")
 
@@ -70,7 +71,7 @@ class DockerEngine:
         """The client, its API version negotiated anew after the Engine was away (it may be another one)."""
         with self._lock:
             if self._client is None:
-                self._client = _dial(self.url)
+                self._client = dial(self.url, _OLDEST_API, ANSWER)
             return self._client
 
     def _guarded(self, job: Callable[[docker.APIClient], T]) -> T:
@@ -81,13 +82,19 @@ class DockerEngine:
             if not isinstance(error, docker.errors.APIError):
                 self.close()
             raise translated from error
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            said = f"{type(error).__name__}: {error}"
+            raise EngineError(
+                f"the container engine at {self.url} gave an answer that cannot be understood ({said})"
+            ) from error
 
     def _streaming(self, cut: Cut, job: Callable[[docker.APIClient], None]) -> None:
         """Run a job that reads until its stream ends; what breaks because we cut it is no error."""
 
         def read(client: docker.APIClient) -> None:
             try:
-                job(client)
+                with cut_by(cut):
+                    job(client)
             except GONE:
                 if not cut.done:
                     raise
@@ -184,11 +191,18 @@ class DockerEngine:
             cut.attach(response)
             client._raise_for_status(response)
             for line in response.iter_lines():
-                progress = json.loads(line) if line else {}
+                progress = parsed(line) if line else {}
                 if "error" in progress:
                     raise EngineError(str(progress["error"]))
 
-        self._streaming(cut, ask)
+        try:
+            self._streaming(cut, ask)
+        except EngineGoneError:
+            raise
+        except EngineError as error:
+            if name in str(error):
+                raise
+            raise EngineError(f"{image} cannot be pulled: {error}", missing=error.missing) from error
 
     async def create(self, name: str, config: Mapping[str, Any]) -> str:
         """POST /containers/create. Raises EngineError(conflict=True) when the name is taken."""
@@ -310,10 +324,11 @@ class DockerEngine:
             response = cut.attach(client._get(url, params={"filters": filters}, stream=True, timeout=None))
             client._raise_for_status(response)
             for line in split_lines(response.raw.stream(_CHUNK)):
-                event = json.loads(line)
+                event = parsed(line)
                 actor = event.get("Actor") or {}
                 container_id, attributes = str(actor.get("ID", "")), actor.get("Attributes") or {}
-                emit(EngineEvent(str(event.get("Action", "")), container_id, attributes))
+                action = str(event.get("Action", "")).partition(":")[0]  # "health_status: healthy"
+                emit(EngineEvent(action, container_id, attributes))
             if not cut.done:
                 raise ConnectionError("the event stream ended")
 
@@ -353,22 +368,6 @@ class DockerEngine:
         framing = lines if inspected["Config"]["Tty"] else demultiplexed
         for frame in framing(response.raw.stream(_CHUNK), query.timestamps):
             emit(frame)
-
-
-def _dial(url: str) -> docker.APIClient:
-    """A client speaking the Engine's own API version. The SDK leaks its socket where connecting fails, so
-    that is tried first."""
-    if url.startswith("unix://"):
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(ANSWER)
-            probe.connect(url.removeprefix("unix://"))
-    client = docker.APIClient(base_url=url, version=_OLDEST_API, timeout=ANSWER)
-    try:
-        client._version = client._retrieve_server_version()
-    except BaseException:
-        client.close()
-        raise
-    return client
 
 
 def _signature(entry: Mapping[str, Any]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ What belongs here: pure translation, and what Docker's words really mean. What d
 from __future__ import annotations
 
 import calendar
+import json
 import re
 import struct
 import time
@@ -50,6 +51,7 @@ def container_seen(inspected: Mapping[str, Any]) -> ContainerSeen:
     state = inspected.get("State") or {}
     health = state.get("Health") or {}
     log = health.get("Log") or []
+    alive = bool(state.get("Running"))  # of an ended container, the Engine's word on its health is arbitrary
     return ContainerSeen(
         id=str(inspected["Id"]),
         name=str(inspected.get("Name", "")).lstrip("/"),
@@ -59,8 +61,8 @@ def container_seen(inspected: Mapping[str, Any]) -> ContainerSeen:
         exit_code=int(state.get("ExitCode") or 0),
         error=str(state.get("Error") or ""),
         oom_killed=bool(state.get("OOMKilled")),
-        health=_health(health),
-        health_log=str(log[-1].get("Output") or "") if log else "",
+        health=_health(health) if alive else "",
+        health_log=str(log[-1].get("Output") or "") if log and alive else "",
         started_at=instant(str(state.get("StartedAt") or "")),
         finished_at=instant(str(state.get("FinishedAt") or "")),
         ports=_ports((inspected.get("NetworkSettings") or {}).get("Ports") or {}),
@@ -143,6 +145,15 @@ def split_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
             yield line + b"\n"
     if rest:
         yield rest
+
+
+def parsed(line: bytes) -> dict[str, Any]:
+    """A line of a JSON stream. Raises ConnectionError where the Engine went in the middle of it."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        raise ConnectionError(f"its answer broke off after {line[-60:]!r}") from None
+    return value if isinstance(value, dict) else {}
 
 
 def _frame(stream: str, data: bytes, stamped: bool) -> LogFrame:

@@ -11,8 +11,8 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar
 
 import requests
@@ -33,21 +33,27 @@ class Calls:
         self._free = asyncio.Semaphore(limit)
 
     async def run(self, job: Callable[[], T]) -> T:
-        """The job's result. A cancelled caller leaves the job to end by itself."""
+        """The job's result. A cancelled caller leaves the job to end by itself; until then it counts, or an
+        Engine that hangs would be given threads without end."""
         loop = asyncio.get_running_loop()
-        async with self._free:
-            outcome: asyncio.Future[T] = loop.create_future()
+        await self._free.acquire()
+        outcome: asyncio.Future[T] = loop.create_future()
 
-            def work() -> None:
-                try:
-                    result = job()
-                except BaseException as error:
-                    _post(loop, _fail, outcome, error)
-                else:
-                    _post(loop, _succeed, outcome, result)
+        def work() -> None:
+            try:
+                result = job()
+            except BaseException as error:
+                _post(loop, _fail, outcome, error)
+            else:
+                _post(loop, _succeed, outcome, result)
+            _post(loop, self._free.release)
 
+        try:
             threading.Thread(target=work, name="engine-call", daemon=True).start()
-            return await outcome
+        except BaseException:
+            self._free.release()
+            raise
+        return await outcome
 
 
 def _post(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: Any) -> None:
@@ -72,7 +78,21 @@ class Cut:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._response: requests.Response | None = None
+        self._waiting: socket.socket | None = None
         self.done = False
+
+    @contextmanager
+    def holding(self, waiting: socket.socket) -> Generator[None, None, None]:
+        """Cut this socket while there is no response yet."""
+        with self._lock:
+            self._waiting = waiting
+            if self.done:
+                _wake(waiting)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting = None
 
     def attach(self, response: requests.Response) -> requests.Response:
         """Remember what to cut; cut it at once where the reader has gone already."""
@@ -86,6 +106,8 @@ class Cut:
         """Make the blocked read end; idempotent."""
         with self._lock:
             self.done = True
+            if self._waiting is not None:
+                _wake(self._waiting)
             if self._response is not None:
                 _shutdown(self._response)
 
@@ -103,8 +125,12 @@ def _shutdown(response: requests.Response) -> None:
     holder = getattr(reader, "raw", None)
     sock = getattr(holder, "_sock", holder)
     if isinstance(sock, socket.socket):
-        with suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
+        _wake(sock)
+
+
+def _wake(sock: socket.socket) -> None:
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 class _End:

@@ -222,9 +222,14 @@ def _given(config: IPAMConfig) -> Subnet:
     for what, address in (("gateway", gateway), *config.auxiliary_addresses.items()):
         _check_inside(what, address, config.subnet)
     return Subnet(
-        subnet=config.subnet, gateway=pools.bare(gateway), ip_range=config.ip_range,
-        reserved=tuple(sorted(pools.bare(one) for one in config.auxiliary_addresses.values())),
+        subnet=config.subnet, gateway=_plain(gateway), ip_range=config.ip_range,
+        reserved=tuple(sorted(_plain(one) for one in config.auxiliary_addresses.values())),
     )  # fmt: skip
+
+
+def _plain(address: str) -> str:
+    """The address in its usual spelling, without a prefix length: the kernel knows no other."""
+    return str(ip_address(pools.bare(address)))
 
 
 def _check_range(config: IPAMConfig) -> None:
@@ -233,10 +238,14 @@ def _check_range(config: IPAMConfig) -> None:
     except ValueError:
         raise InvalidArgument(f"invalid ip-range {config.ip_range}: it should be in CIDR notation") from None
     whole = pools.parse(config.subnet)
-    if part.version != whole.version or not part.subnet_of(whole):  # type: ignore[arg-type]
+    if part.version != whole.version or not _within(part, whole):
         raise InvalidArgument(
             f"no matching subnet for range {config.ip_range}: it must lie in {config.subnet}"
         )
+
+
+def _within(part: pools.AnyNetwork, whole: pools.AnyNetwork) -> bool:
+    return part.network_address in whole and part.broadcast_address in whole
 
 
 def _check_inside(what: str, address: str, subnet: str) -> None:
