@@ -12,7 +12,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class FileDisk:
         """Names in `folder`, sorted; empty when the folder does not exist."""
         try:
             with self._folder(_parts(folder)) as fd:
-                return sorted(n for n in os.listdir(fd) if not n.endswith(_TEMPORARY))
+                return sorted(os.listdir(fd))
         except FileNotFoundError:
             return []
 
@@ -85,17 +85,25 @@ class FileDisk:
                 os.close(file)
 
     def replace(self, path: str, data: bytes) -> None:
-        """Atomically and durably replace: temporary file, sync, rename, sync of the folder."""
+        """Atomically and durably replace: temporary file, sync, rename, sync of the folder.
+
+        Where that fails the temporary file goes: on a full disk it would keep what space is left.
+        """
         self._forget()
         with self._parent(path) as (fd, name):
             aside = name + _TEMPORARY
             file = _create(aside, fd, os.O_TRUNC)
             try:
-                _write_all(file, data)
-                os.fsync(file)
-            finally:
-                os.close(file)
-            os.rename(aside, name, src_dir_fd=fd, dst_dir_fd=fd)
+                try:
+                    _write_all(file, data)
+                    os.fsync(file)
+                finally:
+                    os.close(file)
+                os.rename(aside, name, src_dir_fd=fd, dst_dir_fd=fd)
+            except OSError:
+                with suppress(OSError):
+                    os.unlink(aside, dir_fd=fd)
+                raise
             os.fsync(fd)
 
     def truncate(self, path: str, size: int) -> None:
@@ -137,11 +145,9 @@ class FileDisk:
         parts = _parts(folder)
         for depth, name in enumerate(parts):
             with self._folder(parts[:depth]) as fd:
-                try:
+                with suppress(FileExistsError):
                     os.mkdir(name, _FOLDER_MODE, dir_fd=fd)
-                except FileExistsError:
-                    continue
-                os.fsync(fd)
+                os.fsync(fd)  # also where it exists: who made it may have died before this
 
     # -------------------------------------------------- the worker
 

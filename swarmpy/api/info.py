@@ -65,7 +65,7 @@ class Info:
             "Error": view.error,
             "RemoteManagers": remote or None,
         }
-        if not shown["ControlAvailable"]:
+        if not shown["ControlAvailable"] or view.error:
             return shown
         try:
             world = await self._site.control().world()

@@ -174,7 +174,7 @@ class ManagerControl:
             return None
         address = next((one.address for one in status.members if one.id == status.leader), None)
         if address is None:
-            raise Unavailable(NO_LEADER)
+            raise Unavailable(self._log.failure or NO_LEADER)
         return address
 
     async def _read(self) -> Snapshot:

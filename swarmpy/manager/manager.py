@@ -44,6 +44,8 @@ AGAIN = 0.2
 """Seconds before the leader's services are taken up again after one of them failed."""
 RESTART = 2.0
 """Seconds between attempts to start a log that stopped by itself."""
+RESTART_DAMAGED = 30.0
+"""The same for a log that is damaged: it reads all of it each time, and only people can mend it."""
 
 
 class Manager:
@@ -99,17 +101,24 @@ class Manager:
         on_channel("session", self._leading_channel(self._dispatcher.serve))
         on_channel("logs.publish", self._broker.serve_publish)
 
-    async def start(self) -> None:
-        """Recover the log and take part. Raises what the log's start raises."""
+    async def start(self, *, patient: bool = False) -> None:
+        """Recover the log and take part. Raises what the log's start raises; `patient` tries again in the
+        background instead, and the log's `failure` says why it does not run yet."""
         self._unwatch = self._store.watch(self._dispatcher.moved)
-        await self._log.start()
+        try:
+            await self._log.start()
+        except (OSError, ValueError):
+            if not patient:
+                raise
         self._task = asyncio.create_task(self._follow_leadership(), name="leadership")
 
     async def recover_alone(self) -> None:
         """Begin anew with this manager as the only one. Raises LogError where there is nothing to keep."""
         await self.stop()
-        await self._log.recover_alone()
-        await self.start()
+        try:
+            await self._log.recover_alone()
+        finally:
+            await self.start(patient=True)
 
     async def stop(self) -> None:
         """Stop leading and stop the log."""
@@ -129,8 +138,8 @@ class Manager:
             try:
                 await self._follow_log()
             except LogError as error:
-                logger.warning("the log of this manager stopped: %s", error)
-                await self._restart_log()
+                logger.warning("this manager does not take part: %s", error)
+                await self._restart_log(str(error))
 
     async def _follow_log(self) -> None:
         """Follow the leadership until the log stops. Raises LogError then."""
@@ -160,15 +169,19 @@ class Manager:
                 changed.cancel()
                 await asyncio.gather(changed, return_exceptions=True)
 
-    async def _restart_log(self) -> None:
+    async def _restart_log(self, told: str) -> None:
         """Start the log again as soon as that works: a full disk has space again, for instance."""
+        pause = RESTART
         while True:
-            await asyncio.sleep(RESTART)
+            await asyncio.sleep(pause)
             try:
                 await self._log.stop()
                 await self._log.start()
             except (OSError, ValueError, LogError) as error:
-                logger.warning("the log of this manager cannot be started yet: %s", error)
+                pause = RESTART_DAMAGED if isinstance(error, ValueError) else RESTART
+                if str(error) != told:
+                    told = str(error)
+                    logger.warning("the log of this manager cannot be started yet: %s", told)
             else:
                 logger.info("the log of this manager runs again")
                 return

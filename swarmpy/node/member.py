@@ -32,6 +32,12 @@ from swarmpy.state.snapshot import Snapshot
 logger = logging.getLogger(__name__)
 
 LOG_FOLDERS = ("raft/journal", "raft/snapshot")
+LOG_GONE = (
+    "the journal of this manager is missing from its state directory, and with it what it promised and "
+    "whom it voted for: it must not take part again under this seat; demote this node and promote it again "
+    "('swarmpy node demote', 'swarmpy node promote' on another manager), or, where it was the only manager, "
+    "put the directory back from a backup or leave with --force"
+)
 RETRY = 1.0
 """Seconds between attempts to take a seat among the managers, or to start a log that stopped."""
 
@@ -69,10 +75,12 @@ class Member:
         self._manager: Manager | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._role_changed = asyncio.Event()
+        self._role_taken = asyncio.Event()
         self._role = self._identity.certificate.role
         self._ready = asyncio.Event()
         self._listening = False
-        self._problem = ""
+        self._problems: dict[str, str] = {}
+        """By what has them."""
 
     # ------------------------------------------------------------ what others see
 
@@ -85,7 +93,7 @@ class Member:
     def problem(self) -> str:
         """What keeps this node from doing its part; "" when nothing does."""
         failure = self._manager.log.failure if self._manager else None
-        return failure or self._problem
+        return failure or next(iter(self._problems.values()), "")
 
     @property
     def control(self) -> Control | None:
@@ -103,7 +111,7 @@ class Member:
     # ------------------------------------------------------------ life
 
     async def start(self, *, bootstrap: bool) -> None:
-        """Take part. Raises OSError, ValueError or WireError with a sentence."""
+        """Take part for the first time. Raises OSError, ValueError or WireError with a sentence."""
         try:
             if self._identity.certificate.role == "manager":
                 await self._start_manager(bootstrap=bootstrap)
@@ -112,6 +120,19 @@ class Member:
             await self.stop()
             raise
         self._spawn(self._follow_role(), "role")
+        self._spawn(self._renewal.run(), "renewal")
+
+    async def resume(self) -> None:
+        """Take part again after a restart. What keeps the manager from its part is tried again until it
+        works (`problem` says what it is), and meanwhile the agent does its own."""
+        self._role_changed.set()
+        following = self._spawn(self._follow_role(), "role")
+        taken = asyncio.ensure_future(self._role_taken.wait())
+        await asyncio.wait({following, taken}, return_when=asyncio.FIRST_COMPLETED)
+        taken.cancel()
+        if following.done():
+            following.result()  # a bug: it never ends by itself
+        await self._agent.start()
         self._spawn(self._renewal.run(), "renewal")
 
     async def stop(self) -> None:
@@ -150,7 +171,9 @@ class Member:
 
     # ------------------------------------------------------------ manager
 
-    async def _start_manager(self, *, bootstrap: bool) -> None:
+    async def _start_manager(self, *, bootstrap: bool, patient: bool = False) -> None:
+        if self.record.logged and not self._log_on_disk():
+            raise ValueError(LOG_GONE)
         store = Store()
         store.watch(self._on_world)
         seat = seat_id(self.record.node_id, self.record.seat)
@@ -170,10 +193,26 @@ class Member:
         if not self._listening:
             await self._wire.start(self.record.listen)
             self._listening = True
-        await manager.start()
+        await manager.start(patient=patient)
+        try:
+            await self._remember_log(manager)
+        except OSError:
+            await manager.stop()
+            raise
         self._manager = manager
         if not bootstrap:
             self._spawn(self._take_seat(manager), "seat")
+
+    def _log_on_disk(self) -> bool:
+        return any(name.endswith(".log") for name in self._tools.disk.list(LOG_FOLDERS[0]))
+
+    async def _remember_log(self, manager: Manager) -> None:
+        """From now on this seat has a log, and is never taken up without it."""
+        if self.record.logged or manager.log.failure is not None:
+            return
+        disk, kept = self._tools.disk, replace(self.record, logged=True)
+        await disk.work(lambda: record.save(disk, kept))
+        self.record = kept
 
     def _on_world(self, before: Snapshot, after: Snapshot) -> None:
         if after.cluster is not None and before.cluster is not after.cluster:
@@ -181,7 +220,11 @@ class Member:
 
     async def _take_seat(self, manager: Manager) -> None:
         """Ask the leader for a seat until it is taken; a manager that has one needs no asking."""
-        while manager.log.status().role is LogRole.LEARNER:
+        unseated = (LogRole.LEARNER, LogRole.STOPPED)
+        while self._manager is manager and (role := manager.log.status().role) in unseated:
+            if role is LogRole.STOPPED:
+                await asyncio.sleep(RETRY)
+                continue
             try:
                 await self._renewal.call_leader("control.join_raft", self._seat(), timeout=30.0)
             except (WireError, RefusedError, LogError) as error:
@@ -206,44 +249,63 @@ class Member:
         await self._removed()
 
     async def _follow_role(self) -> None:
-        """Renew the certificate when the role changed, then start or stop the manager."""
+        """Whenever the role may have changed, make of this node what it says; again until that works."""
         while True:
             await self._role_changed.wait()
             self._role_changed.clear()
-            if self._role != self._identity.certificate.role:
-                await self._renewal.renew_until_role(self._role)
-            role = self._identity.certificate.role
-            if role == "manager" and self._manager is None:
-                logger.info("this node is a manager now")
-                await self._start_manager(bootstrap=False)
-            elif role == "worker" and self._manager is not None:
-                logger.info("this node is a worker now")
-                manager, self._manager = self._manager, None
-                await manager.stop()
-                await self._give_up_seat()
+            try:
+                await self._take_role()
+            except (OSError, ValueError, WireError) as error:
+                if self._problems.get("role") != str(error):
+                    logger.error("this node cannot take up its role: %s", error)
+                self._problems["role"] = str(error)
+                self._role_taken.set()
+                await asyncio.sleep(RETRY)
+                self._role_changed.set()
+            else:
+                self._problems.pop("role", None)
+                self._role_taken.set()
+
+    async def _take_role(self) -> None:
+        """Renew the certificate when the role changed, then start or stop the manager."""
+        if self._role != self._identity.certificate.role:
+            await self._renewal.renew_until_role(self._role)
+        role = self._identity.certificate.role
+        if role == "manager" and self._manager is None:
+            logger.info("this node is a manager")
+            await self._start_manager(bootstrap=False, patient=True)
+        elif role == "worker" and (self._manager is not None or self.record.logged):
+            logger.info("this node is a worker now")
+            if self._manager is not None:
+                await self._manager.stop()
+            await self._give_up_seat()
+            self._manager = None
 
     async def _give_up_seat(self) -> None:
         """Forget the log, and remember that its seat is spent."""
         disk = self._tools.disk
-        self.record = replace(self.record, seat=self.record.seat + 1)
+        kept = replace(self.record, seat=self.record.seat + 1, logged=False)
 
         def forget() -> None:
-            record.save(disk, self.record)
+            record.save(disk, kept)
             for folder in LOG_FOLDERS:
+                disk.mkdir(folder)  # where it was lost, too
                 for name in disk.list(folder):
                     disk.unlink(f"{folder}/{name}")
                 disk.sync_dir(folder)
 
         await disk.work(forget)
+        self.record = kept
 
-    def _spawn(self, work: Awaitable[None], name: str) -> None:
+    def _spawn(self, work: Awaitable[None], name: str) -> asyncio.Task[None]:
         async def run() -> None:
             try:
                 await work
             except (OSError, ValueError, WireError) as error:
-                logger.exception("%s failed", name)
-                self._problem = str(error)
+                logger.error("%s failed: %s", name, error)
+                self._problems[name] = str(error)
 
         task = asyncio.create_task(run(), name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task

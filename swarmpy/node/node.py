@@ -24,6 +24,7 @@ from swarmpy.ports import (
     EngineError,
     InitRequest,
     JoinRequest,
+    LogError,
     NodeView,
     RefusedError,
     WireError,
@@ -97,8 +98,8 @@ class Node:
             sealer = self._tools.sealer(create=False)
             identity = NodeIdentity.load(self._tools.disk, sealer)
             self._member = Member(self._tools, found, identity, sealer, self._removed)
-            await self._member.start(bootstrap=False)
-        except (OSError, ValueError) as error:
+            await self._member.resume()
+        except (OSError, ValueError, WireError) as error:
             logger.error("this node cannot take up its place in the cluster: %s", error)
             self._error = str(error)
 
@@ -218,7 +219,10 @@ class Node:
     async def _start_over(self) -> str:
         if self._member is None or not self._member.is_manager:
             raise Unavailable("--force-new-cluster needs a node that is a manager of the lost cluster")
-        await self._member.recover_alone()
+        try:
+            await self._member.recover_alone()
+        except (OSError, ValueError, LogError) as error:
+            raise Unavailable(f"a new cluster cannot be made of what this manager keeps: {error}") from error
         return self._member.record.node_id
 
     async def _withdraw(self) -> None:

@@ -19,6 +19,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     managers: tuple[tuple[str, str], ...] = ()
     seat: int = 0
     """How often this node gave up a seat in the log: see model.ids.seat_id."""
+    logged: bool = False
+    """Whether the log of this seat was on the disk: without it, its promises and votes are forgotten."""
 
 
 def load(disk: Disk) -> Record | None:

@@ -33,3 +33,7 @@ class SealError(PkiError):
 
 class LockedError(SealError):
     """The data key is wrapped by an unlock key that has not been given yet (autolock)."""
+
+
+class UnknownKeyError(SealError):
+    """Sealed data, whole, under a data key that this node does not have."""

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from swarmpy.pki.errors import LockedError, SealError
+from swarmpy.pki.errors import LockedError, SealError, UnknownKeyError
 
 KEY_BYTES = 32
 KEY_FILE = "pki/seal.json"
@@ -93,8 +93,8 @@ class Sealer:
             self._head = bytes([_VERSION]) + self._first + self._random(16)
             self._left = _MESSAGES_PER_SALT
         self._left -= 1
-        nonce = self._random(12)
-        return self._head + nonce + self._cipher(self._head).encrypt(nonce, data, self._head + aad)
+        head, nonce = self._head, self._random(12)  # one look: another thread may change it meanwhile
+        return head + nonce + self._cipher(head).encrypt(nonce, data, head + aad)
 
     def open(self, sealed: bytes, aad: bytes = b"") -> bytes:
         """The data. Raises SealError when it is damaged, moved, or sealed by another key."""
@@ -102,7 +102,7 @@ class Sealer:
             raise SealError("the sealed data is damaged: it does not begin as sealed data does")
         head, nonce, rest = sealed[:21], sealed[21:33], sealed[33:]
         if head[1:5] not in self._keys:
-            raise SealError("the data was sealed with a key that this node does not have")
+            raise UnknownKeyError("the data was sealed with a key that this node does not have")
         try:
             return self._cipher(head).decrypt(nonce, rest, head + aad)
         except InvalidTag as error:

@@ -81,7 +81,8 @@ class Log(Protocol):
     """A replicated, durable, totally ordered log driving a Machine. Members are seats: see model.ids."""
 
     failure: str | None
-    """Why the log stopped by itself (a full disk, say); None while it runs. It may be started again."""
+    """Why the log stopped by itself, or did not start (a full disk, say); None while it runs. It may be
+    started again."""
 
     async def start(self) -> None:
         """Recover from disk and take part. Raises CorruptError-like OSError/ValueError sentences."""

@@ -129,7 +129,7 @@ def _snapshot_not_saved() -> list[Patch]:
 def _corruption_ignored() -> list[Patch]:
     read = frames.read_frames
 
-    def lenient(*args: Any, **more: Any) -> Generator[tuple[int, bytes], None, None]:
+    def lenient(*args: Any, **more: Any) -> Generator[tuple[int, bytes, int], None, None]:
         try:
             yield from read(*args, **more)
         except CorruptError:

@@ -72,8 +72,8 @@ class Cluster:
         box.program_state |= {"node": node, "leads": lambda: self._leads(node)}
         await node.start()
         view = node.view()
-        if view.state == "error":
-            raise CorruptError(view.error) if box.rotted else OSError(view.error)
+        if view.state == "error" and box.rotted:
+            raise CorruptError(view.error)
         if view.state == "inactive":
             await self._enter(box, node)
         box.program_state["joined"] = True

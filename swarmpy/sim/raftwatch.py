@@ -73,7 +73,8 @@ class RaftWatch:
 
     def forget(self, box: Box) -> None:
         """The machine takes another seat: what it said under the old one binds it no more."""
-        self._commits.pop(box.name, None)
+        for kept in (self._cores, self._roles, self._commits):
+            kept.pop(box.name, None)
         self._confirmed.pop(box.host, None)
 
     def look(self) -> None:

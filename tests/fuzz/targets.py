@@ -161,7 +161,7 @@ def _file() -> bytes:
 def raft_frames(data: bytes) -> None:
     """What is read of a damaged file is a true beginning of what was written, or it is refused."""
     try:
-        for number, payload in read_frames(data, PlainSealer(), _CONTEXT, what="file"):
+        for number, payload, _ in read_frames(data, PlainSealer(), _CONTEXT, what="file"):
             assert payload == _PAYLOADS[number]
     except CorruptError as error:
         assert "file is damaged" in str(error)

@@ -94,8 +94,11 @@ class Core(Installing):
             self.heartbeat(node)
 
     def connection_down(self, peer: str) -> None:
-        """The last connection to this peer broke."""
+        """The last connection to this peer broke. A snapshot that was on its way begins anew with the
+        next one, and takes no memory until then."""
         node = RaftNode(peer)
+        if peer in self.progress:
+            self.progress[peer].snapshot = None
         self._SyncObj__onNodeDisconnected(node)
         if self.leader == node:
             self.leader_connection_lost()

@@ -19,6 +19,8 @@ from typing import Any
 
 from swarmpy.adapters.raft.config import Membership
 from swarmpy.adapters.raft.core import Core, Proposal
+from swarmpy.adapters.raft.errors import DiskError
+from swarmpy.adapters.raft.frames import CorruptError
 from swarmpy.adapters.raft.journal import Batch
 from swarmpy.adapters.raft.pinned import FAIL_REASON, driving
 from swarmpy.adapters.raft.settings import RaftSettings
@@ -150,15 +152,22 @@ class Engine:
                 await self._sleep()
                 await self._turn()
         except Exception as error:
-            logger.exception("the log stops")
             self._fail(error)
             await self.transport.stop()
 
     def _fail(self, error: Exception) -> None:
-        if not self._stopping:
-            self._stopping = True
-            why = str(error) or type(error).__name__
-            self._on_failed(f"the log stopped: {why}")
+        """Say why and stop. A disk's refusal and damage are the world's fault, anything else is ours."""
+        if self._stopping:
+            return
+        self._stopping = True
+        if isinstance(error, OSError):
+            why = str(DiskError.explaining(error))
+        elif isinstance(error, CorruptError):
+            why = f"the log stopped: {error}"
+        else:
+            logger.error("the log stops", exc_info=error)
+            why = f"the log stopped: {str(error) or type(error).__name__}"
+        self._on_failed(why)
 
     async def _sleep(self) -> None:
         """Until an event, the core's next deadline, or the slow timer."""
@@ -186,6 +195,8 @@ class Engine:
         self._room.set()
         if batch is not None:
             await self._barrier(batch, led_before=led_before)
+            if core.raft_state == LEADER and not core.voters:
+                self._wake.set()  # durable here is committed, and no answer of another will say so
         self._deliver(outgoing)
         self._after_turn()
 
@@ -275,9 +286,16 @@ class Engine:
             self._snapshotting = False
 
     def _snapshot_stored(self, index: int) -> None:
-        core = self.core
+        core, settings = self.core, self._settings
         if index > core.log.snapshot_index:
-            core.log.snapshot_stored(index, self._settings.keep_entries, self._settings.keep_bytes)
+            keep, keep_bytes = settings.keep_entries, settings.keep_bytes
+            oldest = core.oldest_transfer()
+            if oldest is not None and core.raft_state == LEADER:
+                # A member that is being sent an older snapshot needs what follows it; if that were trimmed,
+                # it would only ever be sent one snapshot after the other.
+                keep = max(keep, index - oldest)
+                keep_bytes = max(keep_bytes, settings.snapshot_bytes)
+            core.log.snapshot_stored(index, keep, keep_bytes)
             core.forget_memberships(index)
             core.blob = None
         self._size_at_snapshot = core.log.size

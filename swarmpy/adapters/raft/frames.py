@@ -20,7 +20,7 @@ from collections.abc import Iterator
 
 import google_crc32c
 
-from swarmpy.pki.errors import LockedError, SealError
+from swarmpy.pki.errors import LockedError, SealError, UnknownKeyError
 from swarmpy.pki.seal import Sealing
 
 _HEADER = struct.Struct("<4sIQI")
@@ -61,8 +61,10 @@ class FrameWriter:
         return frame.ljust(_padded(len(frame)), _PADDING)
 
 
-def read_frames(data: bytes, sealer: Sealing, context: bytes, *, what: str) -> Iterator[tuple[int, bytes]]:
-    """The (number, payload) of each whole frame; a torn last frame ends the file.
+def read_frames(
+    data: bytes, sealer: Sealing, context: bytes, *, what: str
+) -> Iterator[tuple[int, bytes, int]]:
+    """The (number, payload, end in the file) of each whole frame; a torn last frame ends the file.
 
     Raises CorruptError naming `what`.
     """
@@ -76,18 +78,27 @@ def read_frames(data: bytes, sealer: Sealing, context: bytes, *, what: str) -> I
         if crc32c(body, chain) != found:
             if end == len(data) and _unwritten(data, position):
                 return
-            raise CorruptError(_sentence(what, number, position, "its checksum does not match"))
+            why = "its checksum does not match"
+            if number == 0:
+                why += ", or it is the file of another manager, or of another name"
+            raise CorruptError(_sentence(what, number, position, why))
         try:
             payload = sealer.open(body, _aad(context, number, chain))
         except LockedError:
             raise
+        except UnknownKeyError as error:  # the checksum is right, so it is the key that is wrong
+            raise CorruptError(
+                f"{what} cannot be opened: {error}; put back the file with the data keys that belongs to "
+                "this state directory, or remove this manager from the cluster and join it again as a new "
+                "manager with an empty directory"
+            ) from error
         except SealError as error:
             raise CorruptError(_sentence(what, number, position, str(error))) from error
-        yield number, payload
         if data[position + HEADER_SIZE + len(body) : end].strip(_PADDING):
             if end == len(data) and _unwritten(data, position):
                 return
             raise CorruptError(_sentence(what, number, position, "its padding was changed"))
+        yield number, payload, end
         position, number, chain = end, number + 1, found
 
 

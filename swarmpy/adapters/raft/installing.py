@@ -32,6 +32,11 @@ class Installing(Replication):
 
     # -------------------------------------------------- the leader's side
 
+    def oldest_transfer(self) -> int | None:
+        """The least index of the snapshots that are on their way to a member."""
+        indexes = [p.snapshot.index for p in self.progress.values() if p.snapshot is not None]
+        return min(indexes, default=None)
+
     def give_blob(self, index: int, blob: bytes) -> None:
         """The node read the newest snapshot from disk, because `blob_wanted`."""
         self.blob = (index, blob)
@@ -91,6 +96,8 @@ class Installing(Replication):
             self.rewind(node, max(transfer.index, self.match_index[node]) + 1)
         elif offset > transfer.acked:
             transfer.acked, transfer.moved = offset, self.now
+            # A member that had a part from before a broken connection says so: go on from there.
+            transfer.sent = max(transfer.sent, offset)
         self.feed(node)
 
     # -------------------------------------------------- the follower's side

@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 from swarmpy.adapters.raft.config import REGULAR, Membership
 from swarmpy.adapters.raft.core import ApplyFailed, Core, Proposal
 from swarmpy.adapters.raft.engine import Engine
-from swarmpy.adapters.raft.errors import ApplyError, MembershipError
-from swarmpy.adapters.raft.journal import BASE, Journal, LogImage
+from swarmpy.adapters.raft.errors import ApplyError, DiskError, MembershipError
+from swarmpy.adapters.raft.journal import Journal
 from swarmpy.adapters.raft.pinned import FAIL_REASON, RaftNode, Surroundings, driving
 from swarmpy.adapters.raft.settings import RaftSettings
 from swarmpy.adapters.raft.state import CANDIDATE, LEADER
-from swarmpy.adapters.raft.store import Snapshot, Store
+from swarmpy.adapters.raft.store import Snapshot, Store, first_image
 from swarmpy.adapters.raft.transport import Transport
 from swarmpy.pki.seal import Sealing
 from swarmpy.ports import (
@@ -87,14 +87,23 @@ class RaftLog:
     # -------------------------------------------------- life
 
     async def start(self) -> None:
-        """Recover from disk and take part. Raises OSError, or CorruptError with a sentence."""
+        """Recover from disk and take part. Raises DiskError or CorruptError with a sentence, which
+        `failure` then says too."""
         if self._engine is not None:
             raise RuntimeError("the log is running")
+        try:
+            await self._start()
+        except (OSError, ValueError) as error:
+            shown = DiskError.explaining(error) if isinstance(error, OSError) else error
+            self.failure = str(shown)
+            raise shown from error
+
+    async def _start(self) -> None:
         store = self._new_store()
         found = await self._disks[0].work(store.open)
         image = found.image
         if found.fresh:
-            image = self._first_image()
+            image = first_image(self._bootstrap)
             await self._disks[0].work(lambda: store.create(image))
         self._load_machine(found.snapshot)
         surroundings = Surroundings(
@@ -112,12 +121,6 @@ class RaftLog:
 
     def _new_store(self) -> Store:
         return Store(self._disks[0], self._folder, self._sealer, self.self_id, self._disks[1])
-
-    def _first_image(self) -> LogImage:
-        if not self._bootstrap:
-            return LogImage(0, None, (BASE,))
-        entry = (Membership.of(self._bootstrap).to_entry(), 2, 1)
-        return LogImage(1, None, (BASE, entry))
 
     def _load_machine(self, snapshot: Snapshot | None) -> None:
         """The machine starts from the snapshot, or as it was before the first start."""
@@ -157,12 +160,7 @@ class RaftLog:
             raise MembershipError(
                 "there is nothing to recover: this manager has no log; start a new cluster instead"
             )
-        base = found.snapshot.membership if found.snapshot else Membership()
-        membership = base.after(command for command, _, _ in found.image.entries)
-        alone = membership.alone(Member(self.self_id, self.address))
-        term = found.image.term + 1
-        entry = (alone.to_entry(), found.image.entries[-1][1] + 1, term)
-        image = LogImage(term, None, (*found.image.entries, entry), found.image.snapshot_index)
+        image = found.alone(Member(self.self_id, self.address))
         await self._disks[0].work(lambda: store.create(image))
 
     # -------------------------------------------------- status

@@ -13,7 +13,9 @@ Snapshots are `snapshot/<index>.img`; a generation names the snapshot it relies 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +25,17 @@ from swarmpy.adapters.raft.config import Membership
 from swarmpy.adapters.raft.frames import CorruptError, FrameWriter, read_frames
 from swarmpy.adapters.raft.journal import BASE, CUT, ENTRY, TERM, Batch, Entry, LogImage, Record
 from swarmpy.pki.seal import Sealing
-from swarmpy.ports import Disk
+from swarmpy.ports import Disk, Member
+
+logger = logging.getLogger(__name__)
 
 _FORMAT = 1
 _BASE_FRAME = 4 * 1024 * 1024
 """The base of a generation is written in frames of about this size."""
+_JOURNAL = re.compile(r"([0-9a-f]{16})\.log")
+_SNAPSHOT = re.compile(r"([0-9a-f]{16})\.img")
+_LEFTOVER = ".tmp"
+"""How the name ends of a file that a `Disk.replace` left behind when its process was killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +75,22 @@ class Recovered:
     snapshot: Snapshot | None
     fresh: bool
 
+    def alone(self, me: Member) -> LogImage:
+        """The same log with one more entry: `me` is the only member, the ids of all others are spent."""
+        base = self.snapshot.membership if self.snapshot else Membership()
+        membership = base.after(command for command, _, _ in self.image.entries).alone(me)
+        term = self.image.term + 1
+        entry = (membership.to_entry(), self.image.entries[-1][1] + 1, term)
+        return LogImage(term, None, (*self.image.entries, entry), self.image.snapshot_index)
+
+
+def first_image(founders: Sequence[Member]) -> LogImage:
+    """What a new log begins with; a member that joins has no founders and waits to be told."""
+    if not founders:
+        return LogImage(0, None, (BASE,))
+    entry = (Membership.of(founders).to_entry(), 2, 1)
+    return LogImage(1, None, (BASE, entry))
+
 
 class Store:
     """One member's files in `folder` of `disk`. Its methods block and raise OSError or CorruptError.
@@ -91,9 +115,10 @@ class Store:
 
     def open(self) -> Recovered:
         """Read everything, refuse damage, and start a new generation with what was found."""
-        self._disk.mkdir(self._journals)
-        self._disk.mkdir(self._snapshots)
-        journals = self._numbered(self._disk, self._journals, ".log")
+        for folder in (self._journals, self._snapshots):
+            self._disk.mkdir(folder)
+            self._tidy(folder)
+        journals = self._numbered(self._disk, self._journals, _JOURNAL)
         snapshot = self.load_snapshot()
         if not journals:
             if snapshot is not None:
@@ -112,6 +137,14 @@ class Store:
         image = _join(image, snapshot)
         self._rewrite(image)
         return Recovered(image, snapshot, fresh=False)
+
+    def _tidy(self, folder: str) -> None:
+        """Remove what a killed process left half written, and make the names that are there durable: it
+        may have died between the rename of a snapshot and the sync of its folder."""
+        for name in self._disk.list(folder):
+            if name.endswith(_LEFTOVER):
+                self._disk.unlink(f"{folder}/{name}")
+        self._disk.sync_dir(folder)
 
     def load_snapshot(self) -> Snapshot | None:
         """The newest snapshot. Raises CorruptError."""
@@ -138,24 +171,41 @@ class Store:
                 continue
 
     def _read_blob(self, disk: Disk) -> tuple[int, bytes] | None:
-        found = self._numbered(disk, self._snapshots, ".img")
+        found = self._numbered(disk, self._snapshots, _SNAPSHOT)
         if not found:
             return None
         index = found[-1]
         name = self._snapshot_name(index)
-        frames = read_frames(disk.read(name), self._sealer, self._snapshot_context(index), what=name)
-        return index, b"".join(payload for _, payload in frames)
+        data = disk.read(name)
+        frames = read_frames(data, self._sealer, self._snapshot_context(index), what=name)
+        return index, b"".join(payload for _, payload, _ in frames)
 
     def _replay(self, generation: int) -> LogImage:
         name = self._journal_name(generation)
         data = self._disk.read(name)
         context = self._journal_context(generation)
-        return replay(name, self._node_id, read_frames(data, self._sealer, context, what=name))
+        whole = 0
+
+        def frames() -> Iterator[tuple[int, bytes]]:
+            nonlocal whole
+            for number, payload, end in read_frames(data, self._sealer, context, what=name):
+                yield number, payload
+                whole = end
+
+        image = replay(name, self._node_id, frames())
+        if whole < len(data):
+            logger.warning(
+                "the journal %s ends in a write that was not finished: its last %d bytes are left out; "
+                "nothing in them was acknowledged",
+                name,
+                len(data) - whole,
+            )
+        return image
 
     @staticmethod
-    def _numbered(disk: Disk, folder: str, suffix: str) -> list[int]:
-        names = [name for name in disk.list(folder) if name.endswith(suffix)]
-        return sorted(int(name.removesuffix(suffix), 16) for name in names if len(name) == 20)
+    def _numbered(disk: Disk, folder: str, form: re.Pattern[str]) -> list[int]:
+        names = map(form.fullmatch, disk.list(folder))
+        return sorted(int(name[1], 16) for name in names if name is not None)
 
     # -------------------------------------------------- writing
 
@@ -195,10 +245,10 @@ class Store:
         data = b"".join(writer.frame(msgpack.packb(group)) for group in groups)
         self._disk.replace(self._journal_name(generation), data)
         self._generation, self._writer = generation, writer
-        for old in self._numbered(self._disk, self._journals, ".log"):
+        for old in self._numbered(self._disk, self._journals, _JOURNAL):
             if old < generation:
                 self._disk.unlink(self._journal_name(old))
-        for index in self._numbered(self._disk, self._snapshots, ".img"):
+        for index in self._numbered(self._disk, self._snapshots, _SNAPSHOT):
             if index < image.snapshot_index:
                 self._disk.unlink(self._snapshot_name(index))
 
