@@ -141,3 +141,9 @@ def test_a_rotten_bit_is_never_served(wanted: str, share: float) -> None:
     elif wanted != "raft/journal/" or said != [""]:  # padding that nothing reads may rot unseen
         assert "join" in said[0]
         assert cluster.stage.boxes["m2"].platter.generation == 1
+
+
+def test_a_paused_node_holds_up_no_update() -> None:
+    """Seed 1: a node was paused when the update of a global service had begun on it, and all others waited."""
+    broken = first_violation("cluster", [1])
+    assert broken is None, f"{broken.violation}"
