@@ -137,7 +137,7 @@ class SlotWatch:
         has run or ended yet, be it forgotten since."""
         begun = {place_of(task) for task in world.tasks_of(service.id)
                  if task.spec_version == service.spec_version and task.id in self.renewing
-                 and task.desired <= TaskState.RUNNING}  # fmt: skip
+and task.desired <= TaskState.RUNNING and not _held_back(world, task)}  # fmt: skip
         done = {place_of(task) for task in self.tasks.values()
                 if task.service_id == service.id and task.spec_version == service.spec_version
                 and (task.status.state >= TaskState.RUNNING or task.id in self.forgotten)}  # fmt: skip
@@ -171,6 +171,13 @@ class SlotWatch:
 def place_of(task: Task) -> Place:
     """The slot that the task fills."""
     return task.service_id, task.slot or task.node_id
+
+
+def _held_back(world: Snapshot, task: Task) -> bool:
+    """Whether the task of a global service waits for its node, which takes nothing new at present."""
+    node = world.nodes.get(task.node_id)
+    waits = not task.slot and task.status.state < TaskState.ASSIGNED
+    return waits and node is not None and node.view.availability != "active"
 
 
 def _drained(world: Snapshot) -> Iterator[Broken]:
