@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from swarmpy.agent import journal
 from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.ports import EngineError
+from swarmpy.sim.disk import SimDisk
 from tests.agent.rig import Rig, task
 
 READY, SHUTDOWN, REMOVE = TaskState.READY, TaskState.SHUTDOWN, TaskState.REMOVE
