@@ -8,6 +8,7 @@ Registry credentials are never written to it.
 from __future__ import annotations
 
 import logging
+import zlib
 
 import msgspec
 
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 FOLDER = "agent"
 FILE = "agent/tasks"
 NETWORKS = "agent/networks"
+_SUM = 4
+"""Bytes of the checksum before the content."""
 
 
 class Remembered(msgspec.Struct, frozen=True):
@@ -65,7 +68,7 @@ def save_networks(disk: Disk, tables: dict[str, Table]) -> None:
 def load(disk: Disk) -> Memory:
     """What was kept; nothing where there is no file or it is damaged."""
     try:
-        return codec.decode(Memory, disk.read(FILE))
+        return codec.decode(Memory, _checked(disk.read(FILE)))
     except FileNotFoundError:
         return Memory()
     except (codec.CodecError, OSError) as error:
@@ -76,4 +79,12 @@ def load(disk: Disk) -> Memory:
 def save(disk: Disk, memory: Memory) -> None:
     """Keep it, durably. Raises OSError."""
     disk.mkdir(FOLDER)
-    disk.replace(FILE, codec.encode(memory))
+    data = codec.encode(memory)
+    disk.replace(FILE, zlib.crc32(data).to_bytes(_SUM, "big") + data)
+
+
+def _checked(data: bytes) -> bytes:
+    """What stands behind its own CRC-32. Raises CodecError: one bit may turn a state into another."""
+    if zlib.crc32(data[_SUM:]).to_bytes(_SUM, "big") != data[:_SUM]:
+        raise codec.CodecError("its checksum does not match")
+    return data[_SUM:]

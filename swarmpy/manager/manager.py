@@ -21,6 +21,7 @@ from swarmpy.model import messages as m
 from swarmpy.model.commands import Leave
 from swarmpy.model.errors import Refusal
 from swarmpy.model.ids import node_of
+from swarmpy.model.lifecycle import Role
 from swarmpy.ports import (
     Body,
     CallHandler,
@@ -90,11 +91,11 @@ class Manager:
         on_call("ca.bundle", self._bundle)
         on_call("join", self._leading(self._certificates.join))
         on_call("ca.renew", self._leading(self._certificates.renew))
-        on_call("control.submit", self._leading(self.control.serve_submit))
-        on_call("control.read_index", self._leading(self.control.serve_read_index))
-        on_call("control.status", self.control.serve_status)
-        on_call("control.join_raft", self._leading(self._roles.join_raft))
-        on_call("logs.subscribe", self._leading(self._broker.serve_subscribe))
+        on_call("control.submit", self._for_managers(self.control.serve_submit))
+        on_call("control.read_index", self._for_managers(self.control.serve_read_index))
+        on_call("control.status", self._for_managers(self.control.serve_status))
+        on_call("control.join_raft", self._for_managers(self._roles.join_raft))
+        on_call("logs.subscribe", self._for_managers(self._broker.serve_subscribe))
         on_call("cluster.managers", self._managers)
         on_call("node.leave", self._leading(self._leave))
         on_call("node.probe", _probe)
@@ -222,6 +223,25 @@ class Manager:
             return await handler(peer, body)
 
         return serve
+
+    def _for_managers(self, handler: CallHandler) -> CallHandler:
+        """The handler, on the leader, for nodes that are managers now.
+
+        A certificate says what its node was when it was issued: that of a demoted manager is in time for
+        months. The leader has applied everything that is committed, so it knows better. The log itself is not
+        guarded like this but by its seats: a manager that lags behind must hear the leader to catch up.
+        """
+
+        async def serve(peer: Peer, body: Body) -> Body:
+            node = self._store.world.nodes.get(peer.node_id)
+            if node is None or node.role is not Role.MANAGER:
+                raise RefusedError(
+                    "PermissionDenied",
+                    f"node {peer.node_id} is no manager of this cluster (any more): promote it first",
+                )
+            return await handler(peer, body)
+
+        return self._leading(serve)
 
     def _leading_channel(self, handler: ChannelHandler) -> ChannelHandler:
         async def serve(channel: Channel, hello: Body) -> None:

@@ -78,6 +78,7 @@ class Member:
         self._role_taken = asyncio.Event()
         self._role = self._identity.certificate.role
         self._ready = asyncio.Event()
+        self._managers_changed = asyncio.Event()
         self._listening = False
         self._problems: dict[str, str] = {}
         """By what has them."""
@@ -121,6 +122,7 @@ class Member:
             raise
         self._spawn(self._follow_role(), "role")
         self._spawn(self._renewal.run(), "renewal")
+        self._spawn(self._keep_managers(), "managers")
 
     async def resume(self) -> None:
         """Take part again after a restart. What keeps the manager from its part is tried again until it
@@ -134,6 +136,7 @@ class Member:
             following.result()  # a bug: it never ends by itself
         await self._agent.start()
         self._spawn(self._renewal.run(), "renewal")
+        self._spawn(self._keep_managers(), "managers")
 
     async def stop(self) -> None:
         """Stop; containers stay as they are."""
@@ -143,6 +146,7 @@ class Member:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._agent.stop()
+        await self._tools.disk.work(_nothing)  # what was being written is on the disk now, not after a wipe
         if self._manager is not None:
             await self._manager.stop()
         await self._wire.stop()
@@ -241,6 +245,24 @@ class Member:
     def _on_cluster(self, message: m.Welcome | m.Cluster) -> None:
         self._role = message.node_role
         self._role_changed.set()
+        managers = tuple((one.node_id, one.address) for one in message.managers)
+        if managers and managers != self.record.managers:
+            self.record = replace(self.record, managers=managers)
+            self._managers_changed.set()
+
+    async def _keep_managers(self) -> None:
+        """Write down who the managers are whenever that changes: after a restart they are the way back, and
+        those that were known at the join may all be gone by then."""
+        disk = self._tools.disk
+        while True:
+            await self._managers_changed.wait()
+            self._managers_changed.clear()
+            try:
+                await disk.work(lambda: record.save(disk, self.record))
+            except OSError as error:
+                logger.warning("the managers' addresses cannot be written down yet: %s", error)
+                self._managers_changed.set()
+                await asyncio.sleep(RETRY)
 
     async def _on_removed(self) -> None:
         self._spawn(self._leave_involuntarily(), "removed")
@@ -309,3 +331,7 @@ class Member:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _nothing() -> None:
+    """A job that only waits for the jobs before it."""

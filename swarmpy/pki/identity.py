@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from swarmpy.pki.ca import BACKDATE
 from swarmpy.pki.certs import NodeCertificate, load_der, load_pem
-from swarmpy.pki.errors import CertificateError, SealError
+from swarmpy.pki.errors import CertificateError, LockedError, SealError
 from swarmpy.pki.seal import Sealing, Store
 
 IDENTITY_FILE = "pki/identity.sealed"
@@ -98,7 +98,15 @@ class NodeIdentity:
     @classmethod
     def load(cls, store: Store, sealer: Sealing) -> NodeIdentity:
         """Read what `save` wrote. Raises FileNotFoundError (never joined) or SealError."""
-        data = sealer.open(store.read(IDENTITY_FILE), _AAD)
+        try:
+            data = sealer.open(store.read(IDENTITY_FILE), _AAD)
+        except LockedError:
+            raise
+        except SealError as error:
+            raise SealError(
+                f"the node's identity in {IDENTITY_FILE} cannot be trusted ({error}): leave with --force and "
+                "join again"
+            ) from error
         try:
             parts = {name: base64.b64decode(pem) for name, pem in json.loads(data).items()}
             return cls(parts["cert"], parts["key"], parts["bundle"])

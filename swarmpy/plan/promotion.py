@@ -64,6 +64,6 @@ def waiting(world: Snapshot, slot: Slot, task: Task) -> tuple[int, str]:
 def still_stopping(world: Snapshot, slot: Slot, task: Task) -> list[Task]:
     """The other tasks of the slot that are to stop and may still run."""
     return [
-        other for other in slot.tasks
+        other for other in (*slot.tasks, *slot.leaving)
         if other.id != task.id and other.desired > TaskState.RUNNING and not stopped(world, other)
     ]  # fmt: skip

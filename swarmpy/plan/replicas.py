@@ -9,7 +9,7 @@ from __future__ import annotations
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.objects import Service
 from swarmpy.plan.policy import occupants
-from swarmpy.plan.slots import Slot, is_job, new_task, replicas_of, retire, slots_of, stopped
+from swarmpy.plan.slots import Slot, is_job, leaving, new_task, replicas_of, retire, slots_of, stopped
 from swarmpy.plan.types import Plan, merged
 from swarmpy.state.changes import Change, Put
 from swarmpy.state.snapshot import Snapshot
@@ -59,18 +59,21 @@ def _added(
     before = {slot.place: slot for slot in history}
     why = f"service {service.name} wants {replicas_of(service)} replicas"
     changes: list[Change] = []
+    removed = leaving(world, service)
     number = 0
     while len(changes) < count:
         number += 1
         if number in taken:
             continue
-        # Where the slot's last task is still stopping, the new one waits for it.
-        old = before.get(number)
-        waits = old is not None and any(not stopped(world, task) for task in old.tasks)
+        # Where the slot's last task is still stopping, the new one waits for it; it may be one that an
+        # earlier scaling down removed.
+        old, gone = before.get(number), removed.get(number)
+        waits_for = gone.id if gone is not None else ""
+        if old is not None and any(not stopped(world, task) for task in old.tasks):
+            waits_for = old.newest.id
         task = new_task(
-            now, world, service, old or number, why="replicas",
-            replaces=old.newest.id if old and waits else "",
-            desired=TaskState.READY if waits else TaskState.RUNNING,
+            now, world, service, old or number, why="replicas", replaces=waits_for,
+            desired=TaskState.READY if waits_for else TaskState.RUNNING,
         )  # fmt: skip
         changes.append(Put(task, f"{why}: slot {number} was free"))
     return changes

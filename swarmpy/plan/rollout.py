@@ -102,11 +102,18 @@ def survey(now: int, world: Snapshot, service: Service, delay: int) -> Progress:
                 progress.dirty.append(slot)
             continue
         done_at = _done_at(slot, service)
+        if isinstance(slot.place, str) and not is_active(node) and _is_held_back(new):
+            continue  # its node was paused before it got the task: no reason to hold up all the others
         if done_at is None or (old and runs is None):
             progress.flying.append(slot)
         elif done_at + delay > now:
             progress.resting.append(done_at + delay)
     return progress
+
+
+def _is_held_back(new: list[Task]) -> bool:
+    """Whether none of the slot's new tasks was given to its node yet."""
+    return all(task.status.state < TaskState.ASSIGNED for task in new)
 
 
 def _successor(old: list[Task], new: list[Task]) -> Task | None:

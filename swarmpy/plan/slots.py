@@ -29,10 +29,11 @@ Place = int | str
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The tasks of one place, oldest first; those that are to be removed are not among them."""
+    """The tasks of one place, oldest first; those that are to be removed are kept apart, in `leaving`."""
 
     place: Place
     tasks: tuple[Task, ...]
+    leaving: tuple[Task, ...] = ()
 
     @property
     def live(self) -> list[Task]:
@@ -66,11 +67,22 @@ def slots_of(world: Snapshot, service: Service) -> list[Slot]:
     """The service's slots, by place."""
     is_global = service.view.is_global
     places: dict[Place, list[Task]] = {}
+    gone: dict[Place, list[Task]] = {}
     for task in (world.bucket(service.id) or {}).values():
-        if task.desired < TaskState.REMOVE:
-            places.setdefault(task.node_id if is_global else task.slot, []).append(task)
+        kept = places if task.desired < TaskState.REMOVE else gone
+        kept.setdefault(task.node_id if is_global else task.slot, []).append(task)
     # All places of a service are of one kind, so they compare.
-    return [Slot(place, _by_age(places[place])) for place in sorted(places)]
+    return [Slot(place, _by_age(places[place]), _by_age(gone.get(place, []))) for place in sorted(places)]
+
+
+def leaving(world: Snapshot, service: Service) -> dict[int, Task]:
+    """By slot number, the youngest task that is to be removed but may still run."""
+    found: dict[int, Task] = {}
+    removed = [task for task in (world.bucket(service.id) or {}).values() if task.desired == TaskState.REMOVE]
+    for task in _by_age(removed):
+        if not stopped(world, task):
+            found[task.slot] = task
+    return found
 
 
 def _by_age(tasks: list[Task]) -> tuple[Task, ...]:

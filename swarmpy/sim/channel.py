@@ -58,6 +58,8 @@ class SimChannel:
         self.peer = peer
         self.wire = wire
         self.before_use: Callable[[], None] | None = None
+        self.method = ""
+        """What it is for, on the side that serves it."""
         self._net = net
         self._opened = opened
         self._number = net.number()
@@ -152,6 +154,8 @@ class SimChannel:
         net.delivered += 1
         net.trace.mark(b"frame %d %d %d" % (self._number, kind, len(data)))
         if kind == DATA:
+            if self.method and net.serving is not None:
+                net.serving(self.wire, self.peer, self.method)()
             self._inbox.append(data)
             self._wake()
         elif kind == ACCEPT:

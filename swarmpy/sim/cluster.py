@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import suppress
+from functools import partial
+from typing import Any, NoReturn
 
 from swarmpy.adapters.raft import CorruptError, RaftLog, RaftSettings
 from swarmpy.manager.store import Store
@@ -18,17 +21,22 @@ from swarmpy.model.errors import Refusal
 from swarmpy.model.lifecycle import NodeState
 from swarmpy.node.node import Node
 from swarmpy.plan.container import TASK_LABEL
-from swarmpy.ports import Control, InitRequest, JoinRequest, LogRole, Machine, Peer
+from swarmpy.ports import Control, InitRequest, JoinRequest, Log, LogRole, Machine, Peer
 from swarmpy.sim.consensus import Outcome
+from swarmpy.sim.containers import Container
 from swarmpy.sim.history import check_indexed
 from swarmpy.sim.invariants import check_containers, check_rest, check_step
+from swarmpy.sim.keeper import Keeper
+from swarmpy.sim.memberwatch import MemberWatch
 from swarmpy.sim.nemesis import REGISTRY, Nemesis, subset
 from swarmpy.sim.raftwatch import RaftWatch
+from swarmpy.sim.slotwatch import SlotWatch
 from swarmpy.sim.stage import Box, Stage, Violation
 from swarmpy.sim.tools import SimTools, repeatable_pki
 from swarmpy.sim.workload import Workload
 from swarmpy.state.changes import Batch
 from swarmpy.state.snapshot import Snapshot, save
+from swarmpy.state.snapshot import load as load_world
 
 FORM = 60.0
 """Virtual seconds within which the cluster forms."""
@@ -49,17 +57,24 @@ class Cluster:
         chance = stage.chance("shape")
         self.duration = duration
         self.settings = RaftSettings(snapshot_entries=chance.choice((30, 100, 10_000)), keep_entries=20)
+        self.history_limit = chance.choice((1, 2, 5))
         self.watch = RaftWatch(stage)
-        self.worlds: dict[int, Snapshot] = {}
+        self.newest = Snapshot()
+        """The world after the newest entry that any manager applied."""
         self.states: dict[int, dict[str, Any]] = {0: {}}
         self.formed = False
         self.tokens: dict[str, str] = {}
+        stage.keeper = self.keeper = Keeper(self)
+        self.members = MemberWatch(self)
+        self.slots = SlotWatch(stage)
         for number in range(1, managers + 1):
             stage.add(f"m{number}", f"10.0.0.{number}", self.program)
         for number in range(1, workers + 1):
             stage.add(f"w{number}", f"10.0.1.{number}", self.program, "worker")
+        for box in stage.boxes.values():
+            self.furnish(box)
         self.workload = Workload(self, clients)
-        names = list(faults) if faults is not None else subset(chance, sorted(set(REGISTRY) - {"bit-rot"}))
+        names = list(faults) if faults is not None else subset(chance, sorted(REGISTRY))
         self.nemesis = Nemesis(stage, names, pace=(0.3, 2.5))
         stage.loop.watch = self.watch.look
         stage.net.tap = self.watch.tap
@@ -73,19 +88,42 @@ class Cluster:
         await node.start()
         view = node.view()
         if view.state == "error" and box.rotted:
-            raise CorruptError(view.error)
-        if view.state == "inactive":
-            await self._enter(box, node)
-        box.program_state["joined"] = True
-        await asyncio.get_running_loop().create_future()
+            self._refused(box, view.error)
+        if view.state == "active" and box.rotted:
+            self.stage.trace.emit(box.name, "what rotted was of no use any more, or can be done without")
+            box.rotted = False
+        while True:
+            changed = asyncio.Event()
+            node.on_change = changed.set
+            if node.view().state == "inactive":
+                await self._enter(box, node)
+            box.program_state["joined"] = True
+            await changed.wait()
+            await self._outside(box, node)
+
+    def _refused(self, box: Box, why: str) -> NoReturn:
+        """A damaged node does not take part, and its sentence says what would help."""
+        if "join" not in why:
+            self.stage.violate("damage-is-explained", f"{box.name} refuses its disk without a way out: {why}")
+        raise CorruptError(why)
+
+    async def _outside(self, box: Box, node: Node) -> None:
+        """The node left or was removed: after a while its machine is used again."""
+        while node._member is None and node.view().state in ("inactive", "error"):
+            box.program_state["joined"] = False
+            await asyncio.sleep(self.keeper.chance.uniform(0.2, 3.0))
+            if node.view().state == "inactive":
+                return
+            with suppress(Refusal):
+                await node.leave(force=True)
 
     async def _enter(self, box: Box, node: Node) -> None:
-        first = self.stage.boxes["m1"]
-        if box is first:
-            await node.init(InitRequest(listen_address=box.address, advertise_address=box.address))
+        if box.name == "m1" and not self.formed:
+            spec = json.dumps({"Orchestration": {"TaskHistoryRetentionLimit": self.history_limit}})
+            await node.init(InitRequest(listen_address=box.address, advertise_address=box.address, spec=spec))
             return
         while node.view().state != "active":
-            request = JoinRequest((first.address,), self.tokens[box.kind], listen_address=box.address,
+            request = JoinRequest((self.keeper.door(box),), self.tokens[box.kind], listen_address=box.address,
                                   advertise_address=box.address)  # fmt: skip
             try:
                 await node.join(request)
@@ -104,19 +142,30 @@ class Cluster:
             self.watch.forget(box)
             box.me = Peer(seat, "manager", "", "")
         assert isinstance(machine, Store)
-        apply, start = machine.apply, log.start
+        apply, start, load = machine.apply, log.start, machine.load
 
         def applied(index: int, entry: bytes) -> bool:
             before = machine.world
-            accepted = apply(index, entry)
-            self._applied(box.name, index, entry, before, machine.world)
+            try:
+                accepted = apply(index, entry)
+                self._applied(box.name, index, entry, before, machine.world)
+            except Exception as error:
+                self.stage.unexpected(box.name, error)
+                raise
             return accepted
+
+        def loaded(image: bytes) -> None:
+            load(image)
+            if machine.world.version:
+                digest = hashlib.blake2b(save(load_world(image)), digest_size=12).digest()
+                self.watch.saw_loaded(box.name, machine.world.version, digest)
 
         async def started() -> None:
             await start()
             self.watch.attach(box, log)
 
         machine.apply = applied  # type: ignore[method-assign]  # only this instance is watched
+        machine.load = loaded  # type: ignore[method-assign]  # the same
         log.start = started  # type: ignore[method-assign]  # the simulator listens in
 
     # ------------------------------------------------------------ what must hold at each step
@@ -135,7 +184,9 @@ class Cluster:
         if based_on != before.version:
             self.stage.violate("deposed-writes-nothing", f"entry {index} was decided on world {based_on} "
                                f"but changes world {before.version}")  # fmt: skip
-        for rule, sentence in check_step(before, after):
+        self.newest = after
+        self.members.step(name, before, after)
+        for rule, sentence in (*check_step(before, after), *self.slots.step(before, after)):
             self.stage.violate(rule, sentence)
 
     # ------------------------------------------------------------ looking at it
@@ -145,14 +196,36 @@ class Cluster:
         node: Node | None = box.program_state.get("node") if box.running else None
         return node.control if node is not None else None
 
+    def furnish(self, box: Box) -> None:
+        """Watch the machine's Engine."""
+        box.dockerd.on_start = partial(self._container_starts, box)
+
+    def _container_starts(self, box: Box, container: Container) -> None:
+        running = [(one, other.name) for other in self.stage.boxes.values() for one in other.dockerd.listed
+                   if one.state == "running" and one is not container]  # fmt: skip
+        for rule, sentence in self.slots.starts(container, box.name, running):
+            self.stage.violate(rule, sentence)
+
+    def newest_world(self) -> Snapshot:
+        """The world after the newest entry that any manager applied."""
+        return self.newest
+
+    def world_of(self, box: Box) -> Snapshot | None:
+        """The world as that machine's manager has it."""
+        member: Any = getattr(box.program_state.get("node"), "_member", None)
+        return member._manager.store.world if member is not None and member._manager is not None else None
+
+    def log_of(self, box: Box) -> Log | None:
+        """The log of that machine's manager."""
+        member: Any = getattr(box.program_state.get("node"), "_member", None)
+        return member._manager.log if member is not None and member._manager is not None else None
+
     def leader_world(self) -> Snapshot | None:
         """The world as the leader has it."""
         box = next((box for box in self.stage.up if box.leads()), None)
         if box is None:
             return None
-        member: Any = box.program_state["node"]._member
-        world: Snapshot = member._manager.store.world
-        return world
+        return self.world_of(box)
 
     # ------------------------------------------------------------ the run
 
@@ -166,7 +239,10 @@ class Cluster:
         await asyncio.wait(clients)
         stage.heal()
         stage.trace.emit("operator", "all faults are over")
+        tidying = asyncio.create_task(self.keeper.tidy())
         await self.settle()
+        tidying.cancel()
+        await self.keeper.finish()
         self.last_checks()
 
     async def form(self) -> None:
@@ -221,6 +297,7 @@ class Cluster:
         stage.violate(broken[0], f"{CONVERGE:g} s after the last fault: {broken[1]}")
 
     def _at_rest(self, world: Snapshot) -> Any:
+        yield from self.members.rest(world)
         yield from check_rest(world)
         running = [(container.labels[TASK_LABEL], box.name) for box in self.stage.boxes.values()
                    for container in box.dockerd.listed

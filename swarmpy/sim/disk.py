@@ -114,6 +114,8 @@ class Platter:
         """How long a job in `work` takes."""
         self.failing_sync = 0
         """How many of the next syncs fail with EIO."""
+        self.generation = 0
+        """How often it was wiped."""
 
     @property
     def used(self) -> int:
@@ -149,6 +151,13 @@ class Platter:
     def wipe(self) -> None:
         """An empty disk in the same machine."""
         self.live, self.durable, self.pending, self.folders = {}, {}, [], {""}
+        self.generation += 1
+
+    def erase(self, path: str) -> None:
+        """Lose one file."""
+        self.live.pop(path, None)
+        self.durable.pop(path, None)
+        self.pending = [op for op in self.pending if all(name != path for name, _ in op.entries)]
 
     def rot(self, path: str, offset: int, mask: int = 1) -> None:
         """Flip bits of a durable byte."""

@@ -49,6 +49,8 @@ class Dockerd:
         """Networks of our driver: cluster-wide id by name."""
         self.starts: list[tuple[float, str, Mapping[str, str]]] = []
         """Every start of a container: (virtual time, container id, labels)."""
+        self.on_start: Callable[[Container], None] | None = None
+        """Told of every container that starts."""
         self.cpus, self.memory = 4, 8 << 30
         self._listeners: dict[int, asyncio.Queue[EngineEvent | None]] = {}
         self._numbers = 0
@@ -220,6 +222,8 @@ class Dockerd:
         container.health = "starting" if behaviour.has_health(container.config) else ""
         self.starts.append((self.loop.instant, key, container.labels))
         self.trace.emit(self.name, f"container {container.name} starts")
+        if self.on_start is not None:
+            self.on_start(container)
         self.event("start", container)
         life = container.life
         for delay, stream, line in behaviour.prints:

@@ -31,7 +31,7 @@ def _each(undos: list[Undo]) -> Undo:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A kind of fault. `what` is for people; `group`: network, process, disk, clock, engine."""
+    """A kind of fault. `what` is for people; `group`: network, process, disk, clock, engine, membership."""
 
     name: str
     group: str
@@ -194,29 +194,30 @@ def _usual(stage: Stage, conditions: Conditions) -> Undo:
 @fault("kill", "process")
 def _kill(stage: Stage, chance: random.Random) -> Undo | None:
     """A program is killed without a goodbye."""
-    return _down(_any(stage, chance), power=False)
+    return down(_any(stage, chance), power=False)
 
 
 @fault("kill-leader", "process")
 def _kill_leader(stage: Stage, chance: random.Random) -> Undo | None:
     """The leader is killed."""
-    return _down(_leader(stage), power=False)
+    return down(_leader(stage), power=False)
 
 
 @fault("power-cut", "process")
 def _power_cut(stage: Stage, chance: random.Random) -> Undo | None:
     """A machine loses power and with it all that was not synced."""
-    return _down(_any(stage, chance), power=True)
+    return down(_any(stage, chance), power=True)
 
 
 @fault("blackout", "process")
 def _blackout(stage: Stage, chance: random.Random) -> Undo | None:
     """Every manager loses power at once."""
-    undos = [_down(box, power=True) for box in stage.of_kind("manager") if box.running]
+    undos = [down(box, power=True) for box in stage.of_kind("manager") if box.running]
     return _each([undo for undo in undos if undo is not None])
 
 
-def _down(box: Box | None, *, power: bool) -> Undo | None:
+def down(box: Box | None, *, power: bool) -> Undo | None:
+    """Kill the machine's program, or cut its power; it stays down until that is undone."""
     if box is None:
         return None
     box.wanted = False
@@ -301,21 +302,27 @@ def _sync_error(stage: Stage, chance: random.Random) -> Undo | None:
 
 @fault("bit-rot", "disk")
 def _bit_rot(stage: Stage, chance: random.Random) -> Undo | None:
-    """A stopped manager's disk changes a byte by itself (never on as many as a majority needs)."""
-    managers = stage.of_kind("manager")
-    hurt = sum(1 for box in managers if box.rotted or box.broken)
+    """A stopped manager's disk changes a bit by itself (never on as many as a majority needs)."""
     box = _any(stage, chance, kind="manager")
-    if box is None or (hurt + 1) * 2 >= len(managers):
+    if box is None or box.rotted or not _can_spare(stage, box):
         return None
-    _down(box, power=False)
-    files = [path for path in sorted(box.platter.live) if box.platter.live[path].data and "raft" in path]
+    down(box, power=False)
+    files = [path for path in sorted(box.platter.live) if box.platter.live[path].data]
     if files:
         path = chance.choice(files)
         offset = chance.randrange(len(box.platter.live[path].data))
         box.platter.rot(path, offset, 1 << chance.randrange(8))
-        box.rotted = True
+        box.rotted = True  # until it is seen to start all the same
         stage.trace.emit(box.name, f"a bit rots in {path} at {offset}")
     return box.start
+
+
+def _can_spare(stage: Stage, box: Box) -> bool:
+    if stage.keeper is not None:
+        return stage.keeper.can_spare(box)
+    managers = stage.of_kind("manager")
+    hurt = sum(1 for box in managers if box.rotted or box.broken)
+    return (hurt + 1) * 2 < len(managers)
 
 
 # ---------------------------------------------------------------- clocks

@@ -11,6 +11,9 @@ from collections.abc import Iterable, Iterator
 
 from swarmpy.model.lifecycle import DESIRED, TERMINAL, Availability, NodeState, TaskState, may_follow
 from swarmpy.model.objects import Node, Service, Task
+from swarmpy.plan.constraints import satisfied
+from swarmpy.plan.policy import may_restart
+from swarmpy.plan.slots import slots_of
 from swarmpy.state.snapshot import Snapshot
 
 Broken = tuple[str, str]
@@ -58,6 +61,11 @@ def _placed(task: Task, node: Node) -> Iterator[Broken]:
         return
     if node.view.availability != "active":
         yield "not-on-drained", f"task {task.name} is placed on node {node.hostname}, which takes no tasks"
+    if not satisfied(task.view.placement.constraints, node):
+        yield (
+            "constraints-hold",
+            f"task {task.name} is placed on node {node.hostname} against its constraints",
+        )
     state = node.status.state
     if state in (NodeState.DOWN, NodeState.DISCONNECTED):
         yield "not-on-lost", f"task {task.name} is placed on node {node.hostname}, which is {state.word}"
@@ -81,6 +89,8 @@ def check_rest(world: Snapshot) -> Iterator[Broken]:
 
 
 def _service_rest(world: Snapshot, service: Service) -> Iterator[Broken]:
+    if not any(_may_hold(service, node) for node in world.nodes):
+        return
     tasks = [task for task in world.tasks_of(service.id) if task.desired <= TaskState.RUNNING]
     mode = service.view.mode
     running = [task for task in tasks if task.status.state is TaskState.RUNNING]
@@ -92,6 +102,7 @@ def _service_rest(world: Snapshot, service: Service) -> Iterator[Broken]:
     else:
         replicas = mode.replicated.replicas if mode.replicated is not None else None
         wanted = 1 if replicas is None else replicas
+    wanted -= _given_up(world, service)
     if len(running) != wanted or len(tasks) != wanted:
         states = ", ".join(f"{task.name}: {task.status.state.word} {task.status.err}" for task in tasks)
         yield "converges", f"service {service.name} has {len(running)} of {wanted} running ({states})"
@@ -99,6 +110,25 @@ def _service_rest(world: Snapshot, service: Service) -> Iterator[Broken]:
     paused = service.update is not None and service.update.state == "paused"
     if old and not paused:
         yield "converges", f"task {old[0]} still runs an old version of its service"
+
+
+def _may_hold(service: Service, node: Node) -> bool:
+    asked = service.view.task_template.placement.constraints
+    return node.view.availability == "active" and satisfied(asked, node)
+
+
+def _given_up(world: Snapshot, service: Service) -> int:
+    """Slots whose last task ended and may not be replaced any more."""
+    return sum(
+        not slot.live and not may_restart(slot, slot.newest)
+        for slot in slots_of(world, service)
+        if service.view.mode.global_ is None or _takes(world, str(slot.place))
+    )
+
+
+def _takes(world: Snapshot, node_id: str) -> bool:
+    node = world.nodes.get(node_id)
+    return node is not None and node.view.availability == "active"
 
 
 def check_containers(world: Snapshot, running: Iterable[tuple[str, str]]) -> Iterator[Broken]:

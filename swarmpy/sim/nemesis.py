@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 
-from swarmpy.sim import enginefaults
+from swarmpy.sim import enginefaults, memberfaults
 from swarmpy.sim.faults import REGISTRY, Fault, Undo
 from swarmpy.sim.stage import Stage
 
@@ -17,8 +17,8 @@ __all__ = ["BASIC", "REGISTRY", "Nemesis", "subset"]
 
 BASIC = ("network", "process", "disk", "clock")
 """Groups that hurt a log; Engines are no part of it."""
-ENGINE_FAULTS = enginefaults.__name__
-"""The module that registers the rest."""
+MORE_FAULTS = (enginefaults.__name__, memberfaults.__name__)
+"""The modules that register the rest."""
 
 
 def subset(chance: random.Random, names: Sequence[str]) -> list[str]:

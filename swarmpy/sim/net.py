@@ -19,6 +19,7 @@ from swarmpy.sim.loop import NEUTRAL, SimLoop
 from swarmpy.sim.trace import Trace
 
 if TYPE_CHECKING:
+    from swarmpy.ports import Peer
     from swarmpy.sim.channel import SimChannel
     from swarmpy.sim.wire import SimWire
 
@@ -58,6 +59,9 @@ class SimNet:
         self.delivered = 0
         self.tap: Callable[[str, str, Any], None] | None = None
         """Sees every body as it is sent on a channel: (from host, to host, body)."""
+        self.serving: Callable[[SimWire, Peer, str], Callable[[], None]] | None = None
+        """Told of every request and every message of a served channel; what it returns is called when it was
+        served: (the server's wire, who asks, method)."""
         self._walls: dict[tuple[str, str], int] = {}
         self._numbers = 0
         self._ports = 40_000

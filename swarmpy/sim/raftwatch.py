@@ -20,6 +20,9 @@ from swarmpy.ports import Body
 from swarmpy.sim.disk import SimDisk
 from swarmpy.sim.stage import Box, Stage
 
+DEAD = 2.5
+"""Virtual seconds after which no leader may count a machine that does not run among the living."""
+
 
 class RaftWatch:
     """Looks over the shoulders of all members of one log."""
@@ -44,6 +47,10 @@ class RaftWatch:
         self._confirmed: dict[str, int] = {}
         """The largest index that a member told a leader to have on its disk."""
         self._acks = stage.chance("acks")
+        self._seats: dict[str, tuple[str, int]] = {}
+        """Seat to the machine that took it, and which of its disks."""
+        self._memberships: dict[str, Any] = {}
+        """Machine to the last membership of its log."""
 
     # ------------------------------------------------------------ members come and go
 
@@ -51,6 +58,7 @@ class RaftWatch:
         """A member started."""
         engine: Any = log._engine
         core = engine.core
+        self._sits(box, core)
         floor = min(self._confirmed.get(box.host, 0), self._commits.get(box.name, 0))
         if core.last_index < floor:
             self.stage.violate("keeps-its-word", f"{box.name} starts with a log up to {core.last_index}, but "
@@ -91,9 +99,52 @@ class RaftWatch:
                 self._roles[name] = role
                 if role[0] == LEADER:
                     self._leads(name, core)
+            if self._memberships.get(name) is not core.membership:
+                self._reshaped(name, core)
             commit = core.commit_index
             if commit > self._commits[name]:
                 self._committed(name, core, commit)
+
+    def memberships(self) -> list[Any]:
+        """The memberships of all logs that run, and the last ones of those that do not."""
+        return [self._memberships[name] for name in sorted(self._memberships)]
+
+    def membership_of(self, name: str) -> Any:
+        """The membership of the log on that machine; None where none runs."""
+        core = self._cores.get(name)
+        return core.membership if core is not None else None
+
+    # ------------------------------------------------------------ seats
+
+    def _sits(self, box: Box, core: Any) -> None:
+        """A seat is taken by one disk for ever, and never again with an empty log."""
+        seat, disk = core.me.id, (box.name, box.platter.generation)
+        known = self._seats.setdefault(seat, disk)
+        if known != disk:
+            self.stage.violate("one-seat", f"{box.name} takes seat {seat}, which is that of {known[0]}")
+        elif core.last_index <= 1 < self._confirmed.get(box.host, 0):
+            self.stage.violate("one-seat", f"{box.name} takes seat {seat} again with an empty log; it had "
+                               f"confirmed entries up to {self._confirmed[box.host]}")  # fmt: skip
+
+    def _reshaped(self, name: str, core: Any) -> None:
+        """The log has another membership: a leader that takes a seat away leaves a living majority."""
+        before, after = self._memberships.get(name), core.membership
+        self._memberships[name] = after
+        ids = [member.id for member in after.members]
+        if len(set(ids)) != len(ids):
+            self.stage.violate("one-seat", f"{name} counts a seat twice: {ids}")
+        if before is None or core.raft_state != LEADER or not set(before.voters()) - set(after.voters()):
+            return
+        voters = after.voters()
+        dead = [seat for seat in voters if self._dead(seat)]
+        if len(dead) * 2 >= len(voters):
+            self.stage.violate("keeps-quorum", f"{name} takes a seat away and leaves {len(voters)} managers, "
+                               f"of which {len(dead)} are long dead")  # fmt: skip
+
+    def _dead(self, seat: str) -> bool:
+        holders = [box for box in self.stage.boxes.values() if box.me.node_id == seat]
+        now = self.stage.loop.instant
+        return not any(box.stopped_at is None or now - box.stopped_at < DEAD for box in holders)
 
     # ------------------------------------------------------------ the properties
 

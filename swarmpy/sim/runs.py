@@ -45,7 +45,7 @@ def run_seed(
 
             others = (2, 1, 0, 3, 2)[seed % 5] if workers is None else workers
             return Cluster(seed, managers=min(members, managers or 3), workers=others,
-                           duration=duration or 12.0, faults=faults, sink=sink).run()  # fmt: skip
+                           duration=duration or 9.0, faults=faults, sink=sink).run()  # fmt: skip
         return Consensus(seed, members=members, duration=duration or 10.0, faults=faults, sink=sink).run()
 
 

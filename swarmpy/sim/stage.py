@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swarmpy.ports import Peer
 from swarmpy.sim.clock import SimClock, SimEntropy
@@ -19,6 +19,9 @@ from swarmpy.sim.loop import Killed, Process, SimLoop, SimStop
 from swarmpy.sim.net import SimNet
 from swarmpy.sim.trace import Trace
 from swarmpy.sim.wire import STRANGER, SimWire
+
+if TYPE_CHECKING:
+    from swarmpy.sim.keeper import Keeper
 
 PORT = 2377
 
@@ -50,6 +53,8 @@ class Box:
         self.dockerd = Dockerd(stage.loop, name, f"{stage.seed} engine {name}", self.clock, stage.trace)
         self.me: Peer = STRANGER
         """What its wire says it is; kept across lives where the program does not set it."""
+        self.stopped_at: float | None = None
+        """When its program ended; None while one runs."""
         self.lives = 0
         self.process: Process | None = None
         self.broken = ""
@@ -109,6 +114,7 @@ class Box:
             self.stage.net.dark.discard(self.host)
         self.wanted = True
         self.lives += 1
+        self.stopped_at = None
         self.process = Process(self.name, self.lives)
         self.program_state = {}
         self.stage.trace.emit(self.name, f"starts (life {self.lives})")
@@ -136,6 +142,8 @@ class Box:
         """End the program without a goodbye. `power`: the whole machine goes down, and with it whatever
         the disk did not sync."""
         stage, process = self.stage, self.process
+        if self.stopped_at is None:
+            self.stopped_at = stage.loop.instant
         if process is not None and process.alive:
             stage.trace.emit(self.name, reason or ("power cut" if power else "killed"))
             stage.loop.kill(process)
@@ -174,6 +182,8 @@ class Stage:
         self.net = SimNet(self.loop, f"{seed} net", self.trace)
         self.faults = self.chance("faults")
         self.boxes: dict[str, Box] = {}
+        self.keeper: Keeper | None = None
+        """Who changes the membership, where there is one."""
         self.violation: Violation | None = None
         self.honest: tuple[type[Exception], ...] = (OSError,)
         """Errors with which a program may end: the world's fault, not its own."""

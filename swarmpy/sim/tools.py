@@ -23,7 +23,7 @@ from swarmpy.pki.tokens import parse_token
 from swarmpy.ports import Body, FabricPorts, Log, Machine, Member, Peer, Wire, WireError
 from swarmpy.sim.clock import SimEntropy
 from swarmpy.sim.stage import Box
-from swarmpy.sim.wire import SimWire
+from swarmpy.sim.wire import STRANGER, SimWire
 
 MadeLog = Callable[[Box, str, RaftLog, Machine], None]
 
@@ -110,6 +110,7 @@ class SimTools:
     def wipe(self) -> None:
         """Forget everything."""
         self._box.platter.wipe()
+        self._box.me = STRANGER
 
 
 @contextmanager

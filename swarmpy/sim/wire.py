@@ -209,7 +209,10 @@ class SimWire:
         body = unpack(data)
         try:
             self._admit("call", method, peer, body, len(data))
+            served = self.net.serving(self, peer, method) if self.net.serving is not None else None
             outcome: bytes | RefusedError = pack(await self._calls[method](peer, body))
+            if served is not None:
+                served()
         except Exception as error:
             outcome = self._refusal(method, error)
         reply(outcome)
@@ -217,6 +220,7 @@ class SimWire:
     async def _serve_channel(self, channel: SimChannel, method: str, hello: Body) -> None:
         try:
             self._admit("channel", method, channel.peer, hello, 0)
+            channel.method = method
             channel.before_use = lambda: channel.post(ACCEPT, b"")
             await self._channels[method](channel, hello)
         except WireError as error:

@@ -26,14 +26,24 @@ PATIENCE = 15.0
 SECOND = 10**9
 
 
-def service_spec(name: str, *, replicas: int | None, image: str, mark: str) -> str:
-    """A small service; `replicas` None makes it global, `mark` makes the spec unique."""
+ATTEMPTS = 2
+"""Restarts of a task of a service that only crashes."""
+
+
+def service_spec(name: str, *, replicas: int | None, image: str, mark: str,
+                 constraints: tuple[str, ...] = ()) -> str:  # fmt: skip
+    """A small service; `replicas` None makes it global, `mark` makes the spec unique. What only crashes is
+    given up after some attempts."""
+    policy: dict[str, Any] = {"Condition": "any", "Delay": SECOND // 5}
+    if image.startswith("crash"):
+        policy["MaxAttempts"] = ATTEMPTS
     mode: dict[str, Any] = {"Global": {}} if replicas is None else {"Replicated": {"Replicas": replicas}}
     return json.dumps({
         "Name": name, "Labels": {"mark": mark}, "Mode": mode,
         "TaskTemplate": {
             "ContainerSpec": {"Image": image, "StopGracePeriod": SECOND},
-            "RestartPolicy": {"Condition": "any", "Delay": SECOND // 5},
+            "RestartPolicy": policy,
+            "Placement": {"Constraints": list(constraints)},
         },
         "UpdateConfig": {"Parallelism": 1, "Order": "stop-first", "Monitor": SECOND // 2},
     })  # fmt: skip
@@ -123,8 +133,15 @@ class Workload:
         name = f"s{self._services}"
         op.kind, op.key = "write", derive("sim service", name)
         op.value = service_spec(name, replicas=replicas, mark=mark,
-                                image=chance.choice(("web:1", "stubborn:1", "probed:1")))  # fmt: skip
+                                image=chance.choice(("web:1", "web:1", "stubborn:1", "probed:1", "crash:1")),
+                                constraints=self._constraints(replicas, chance))  # fmt: skip
         return CreateService(id=op.key, spec=op.value)
+
+    def _constraints(self, replicas: int | None, chance: random.Random) -> tuple[str, ...]:
+        """Now and then a service may not run on a certain machine."""
+        if replicas is None or chance.random() < 0.8:
+            return ()
+        return (f"node.hostname!={chance.choice(sorted(self.cluster.stage.boxes))}",)
 
     def _change(self, op: Op, service: Any, what: str, mark: str, chance: random.Random) -> AnyCommand:
         op.kind, op.key = "write", service.id
@@ -137,6 +154,7 @@ class Workload:
             spec["Mode"]["Replicated"]["Replicas"] = chance.randint(0, 5)
         else:
             spec["TaskTemplate"]["ContainerSpec"]["Image"] = f"web:{mark}"
+            spec["TaskTemplate"]["RestartPolicy"].pop("MaxAttempts", None)
             spec["UpdateConfig"]["Order"] = chance.choice(("stop-first", "start-first"))
         op.value = json.dumps(spec)
         return UpdateService(service=service.id, version=service.version, spec=op.value)

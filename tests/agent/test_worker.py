@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarmpy.agent import journal
-from swarmpy.model import codec
 from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.ports import EngineError
+from swarmpy.sim.disk import SimDisk
 from tests.agent.rig import Rig, task
 
 READY, SHUTDOWN, REMOVE = TaskState.READY, TaskState.SHUTDOWN, TaskState.REMOVE
@@ -128,7 +128,7 @@ def test_without_a_journal_containers_are_adopted_by_label(
         await asyncio.sleep(30)
         assert rig.running() == {"t1"}
         assert len(rig.dockerd.starts) == starts
-        (again,) = codec.decode(journal.Memory, bytes(rig.platter.live[journal.FILE].data)).tasks
+        (again,) = journal.load(SimDisk(rig.platter)).tasks
         assert (again.assigned.id, again.status.state) == ("t1", TaskState.RUNNING), "it is written anew"
 
     rig.run(scenario)

@@ -40,6 +40,22 @@ class Cluster:
         """The installed docker command line against a node's Docker Engine, past swarmpy."""
         return _run(["docker", *words], {"DOCKER_HOST": self.socket(node, "ENGINE_HOST")}, check, 45)
 
+    def inside(self, node: str, *words: str, check: bool = True) -> Done:
+        """A program on a node, past swarmpy."""
+        command = [
+            sys.executable,
+            "-m",
+            "swarmpy",
+            "lab",
+            "exec",
+            "--name",
+            self.lab.name,
+            node,
+            "--",
+            *words,
+        ]
+        return _run(command, {}, check, 45)
+
     def socket(self, node: str, which: str) -> str:
         return labs.exports(self.lab, self.lab.node(node))[which]
 

@@ -148,3 +148,16 @@ def test_a_global_task_returns_with_its_node():
     assert stage.live(key)[0].desired == TaskState.READY
     stage.agents()
     assert len(stage.running(key)) == 1
+
+
+def test_a_slot_given_up_and_taken_again_waits_for_what_still_runs_in_it():
+    """Scaled down and up at once, the removed task still runs: the new one starts only when it has ended."""
+    stage, key = started(spec("web", 2))
+    stage.update(key, spec("web", 1))
+    (gone,) = [task for task in stage.tasks(key) if task.desired == TaskState.REMOVE]
+    stage.update(key, spec("web", 2))
+    (fresh,) = [task for task in stage.live(key) if task.slot == gone.slot]
+    assert fresh.desired == TaskState.READY
+    stage.agents()
+    (fresh,) = [task for task in stage.live(key) if task.slot == gone.slot]
+    assert fresh.desired == TaskState.RUNNING

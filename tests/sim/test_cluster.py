@@ -43,7 +43,7 @@ def test_a_lost_observation_is_made_again() -> None:
     assert run_seed("cluster", 0).violation is None
 
 
-@pytest.mark.parametrize("name", sorted(set(REGISTRY) - {"bit-rot"}))
+@pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_every_fault_alone_is_survived(name: str) -> None:
     outcome = run_seed("cluster", 11, faults=[name])
     assert outcome.violation is None, f"{outcome.violation}"

@@ -390,7 +390,7 @@ class RaftLog:
         ended = asyncio.ensure_future(self._ended.wait())
         try:
             await asyncio.wait({task, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
+            if task.done() and not task.cancelled():  # stopping the log cancels what waits for it
                 return task.result()
             raise NoQuorumError(self.failure or "the log of this manager stopped")
         finally:

@@ -1,0 +1,68 @@
+"""Requests from outside the cluster while something happens to it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from swarmpy.lab.layout import CLIENT
+from tests.e2e.cluster import Cluster, until
+
+
+class Traffic:
+    """The load generator on the client node. `result` is there after the block."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.result: dict[str, Any] = {}
+
+    def end(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        out, err = self._process.communicate(timeout=60)
+        assert out, err
+        self.result = json.loads(out.splitlines()[-1])
+
+    def none_failed(self, *, least: int) -> None:
+        """That enough was asked to mean something, and that all was answered."""
+        assert self.result["sent"] >= least, self.result
+        assert self.result["failed"] == 0, self.result
+
+
+@contextmanager
+def traffic(cluster: Cluster, *targets: str, rate: float = 40) -> Iterator[Traffic]:
+    """Requests in turn to the targets (HOST:PORT) for the length of the block."""
+    command = [sys.executable, "-m", "swarmpy", "lab", "exec", "--name", cluster.lab.name, CLIENT, "--"]
+    command += [sys.executable, "-m", "swarmpy.lab.load", "--rate", str(rate), *targets]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    made = Traffic(process)
+    try:
+        yield made
+    except BaseException:
+        process.kill()
+        process.communicate()
+        raise
+    made.end()
+
+
+def get(cluster: Cluster, node: str, target: str, seconds: float = 5) -> str:
+    """One request from a node; "" where it failed."""
+    words = [sys.executable, "-m", "swarmpy", "lab", "exec", "--name", cluster.lab.name, node, "--"]
+    words += ["curl", "-s", "-m", str(seconds), f"http://{target}/"]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout
+
+
+def answered(cluster: Cluster, node: str, target: str, seconds: float = 20) -> str:
+    """The first answer of a port that was published just now."""
+    found: list[str] = []
+
+    def asks() -> bool:
+        found.append(get(cluster, node, target))
+        return bool(found[-1])
+
+    until(asks, seconds, f"{target} answers {node}")
+    return found[-1]
