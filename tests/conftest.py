@@ -11,8 +11,12 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
-import pysyncobj.pickle  # noqa: F401  it changes pickle's own unpickler: before the guard stands there
 import pytest
+
+from swarmpy.adapters.raft.tamed import pysyncobj
+
+LIBRARY = pysyncobj.pickle
+"""Imported by now, tamed: it changes pickle's own unpickler (before the guard stands there), and sockets."""
 
 
 @pytest.hookimpl(trylast=True)

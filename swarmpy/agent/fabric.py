@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from swarmpy.agent import journal
 from swarmpy.agent.joining import PATIENCE, Joining, Sandbox
@@ -164,22 +164,16 @@ class FabricWorker:
 
     async def _verify(self) -> None:
         """What was changed behind our back is programmed again."""
+        running = {one.path for one in (self._sandboxes() or {}).values()}
         for path, (_, mark) in list(self._programmed.items()):
-            try:
-                held = await self.ports.balancer.observe(path)
-            except FabricError:
-                held = ""
-            if held != mark and self._programmed.get(path, (None, ""))[1] == mark:
-                logger.warning("the balancer of %s was changed by others: mending it", path)
+            held = await _held(self.ports.balancer.observe(path))
+            if held != mark and path in running and self._programmed.get(path, (None, ""))[1] == mark:
+                logger.info("the balancer of %s is not as it was programmed: mending it", path)
                 del self._programmed[path]
         if self._mesh is not None:
             mark = self._mesh[1]
-            try:
-                held = await self.ports.mesh.observe()
-            except FabricError:
-                held = ""
-            if held != mark:
-                logger.warning("the routing mesh was changed by others: mending it")
+            if await _held(self.ports.mesh.observe()) != mark:
+                logger.info("the routing mesh is not as it was programmed: mending it")
                 self._mesh = None
 
     def world(self) -> p.World:
@@ -213,21 +207,18 @@ class FabricWorker:
         return p.local_of(self.tables, self._node_id) or self._address
 
     async def _turn(self) -> bool:
-        """Carry out until nothing is left to do; whether all went well."""
+        """Carry out until nothing is left to do that can be done; whether all went well."""
         failed: set[str] = set()
-        while True:
-            actions = [one for one in p.plan(self.world()) if _key(one) not in failed]
-            if not actions:
-                break
+        while actions := [one for one in p.plan(self.world()) if failed.isdisjoint(p.subjects(one))]:
             for action in actions:
-                if _network(action) in failed:
-                    continue
+                if not failed.isdisjoint(p.subjects(action)):
+                    continue  # something before it failed in this very turn
                 try:
                     await self._act(action)
-                    self._problems.pop(_key(action), None)
+                    self._problems.pop(p.key(action), None)
                 except FabricError as error:
-                    failed.update({_key(action), _network(action)})
-                    self._complain(_key(action), error)
+                    failed.update(p.subjects(action))
+                    self._complain(p.key(action), error)
         self._settle()
         return not failed and self._links is not None
 
@@ -245,9 +236,12 @@ class FabricWorker:
             self._wired()
 
     def _complain(self, key: str, error: FabricError) -> None:
-        if self._problems.get(key) != str(error):
-            self._problems[key] = str(error)
-            logger.warning("%s: %s", key, error)
+        """Once, and only of what lasts: a container that ends meanwhile is no trouble."""
+        if self._problems.get(key) == str(error):
+            return
+        log = logger.warning if key in self._problems else logger.info
+        self._problems[key] = str(error)
+        log("%s: %s", key, error)
 
     async def _act(self, action: p.Action) -> None:
         ports = self.ports
@@ -378,22 +372,9 @@ class FabricWorker:
             self._unsaved = True
 
 
-def _network(action: p.Action) -> str:
-    """The network whose links the action is about, "" for other actions."""
-    match action:
-        case p.Ensure(link):
-            return link.network_id
-        case p.Forward() | p.Unplug() | p.Drop() | p.Serve():
-            return action.network_id
-    return ""
-
-
-def _key(action: p.Action) -> str:
-    """What the action is about, for not trying twice in one turn."""
-    kind = type(action).__name__
-    match action:
-        case p.Balance():
-            return f"{kind} {action.sandbox}"
-        case p.Mesh():
-            return kind
-    return f"{kind} {_network(action)}"
+async def _held(looking: Awaitable[str]) -> str:
+    """What the kernel holds; "" also where it cannot be seen."""
+    try:
+        return await looking
+    except FabricError:
+        return ""

@@ -315,3 +315,32 @@ def _leftovers(world: World, seen: Mapping[str, LinkSeen]) -> Iterable[Action]:
     if world.complete:
         for network_id in sorted(set(world.served) - set(world.tables)):
             yield Serve(network_id, ())
+
+
+# ---------------------------------------------------------------- about actions
+
+
+def network_of(action: Action) -> str:
+    """The network whose links the action is about, "" for other actions."""
+    match action:
+        case Ensure(link):
+            return link.network_id
+        case Forward() | Unplug() | Drop() | Serve():
+            return action.network_id
+    return ""
+
+
+def subjects(action: Action) -> set[str]:
+    """What fails together: an action itself, and everything else of a network whose links are not right."""
+    return {key(action), network_of(action)} - {""}
+
+
+def key(action: Action) -> str:
+    """What the action is about, for not trying twice in one turn."""
+    kind = type(action).__name__
+    match action:
+        case Balance():
+            return f"{kind} {action.sandbox}"
+        case Mesh():
+            return kind
+    return f"{kind} {network_of(action)}"

@@ -10,6 +10,9 @@ import socket
 
 _inet_ntop = socket.inet_ntop
 
-import pysyncobj  # noqa: E402, F401  between taking the function and putting it back
+import pysyncobj  # noqa: E402  between taking the function and putting it back
+import pysyncobj.pickle  # noqa: E402
 
 socket.inet_ntop = _inet_ntop
+
+__all__ = ["pysyncobj"]

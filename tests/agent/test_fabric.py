@@ -1,0 +1,138 @@
+"""The agent's network on simulated kernels: it follows its tables, and what the kernel refuses stops nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from swarmpy.agent.fabric import RETRY, FabricWorker
+from swarmpy.agent.joining import Sandbox
+from swarmpy.model.fabric import Endpoint, ServiceEntry, Table, difference
+from swarmpy.model.links import SandboxTable
+from swarmpy.model.messages import Networks
+from swarmpy.ports import FabricError, FabricPorts
+from swarmpy.sim.balancer import Netfilter, SimBalancer, SimMesh
+from swarmpy.sim.loop import SimLoop
+from swarmpy.sim.netstack import Netstack
+from swarmpy.sim.overlay import SimOverlay
+from swarmpy.sim.trace import Trace
+
+PATHS = {"t1": "/ns/t1", "t2": "/ns/t2"}
+
+
+class Picky(SimBalancer):
+    """A kernel that refuses one sandbox."""
+
+    refused = ""
+
+    async def apply(self, sandbox: str, table: SandboxTable, before: SandboxTable | None) -> str:
+        if sandbox == self.refused:
+            raise FabricError("no link has the ingress address (yet)")
+        return await super().apply(sandbox, table, before)
+
+
+class Deaf:
+    """Nobody asks for names, and the Engine asks for nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        async def nothing(*_: Any, **__: Any) -> None:
+            return None
+
+        return (lambda *_: None) if name in {"begin", "changed"} else nothing
+
+
+class Scene:
+    """A worker on one machine with two running containers."""
+
+    def __init__(self, loop: SimLoop) -> None:
+        trace = Trace(loop.time)
+        self.kernel = Netfilter(loop, "n1", "seed", trace, lambda _: True)
+        self.balancer = Picky(self.kernel)
+        stack = Netstack(loop, "n1", "seed", trace, {"192.0.2.1": 1500})
+        self.ports = FabricPorts(
+            overlay=SimOverlay(stack), sandboxes=Deaf(), balancer=self.balancer, mesh=SimMesh(self.kernel),
+            names=Deaf(), driver=Deaf(),
+        )  # fmt: skip
+        self.applied: list[int] = []
+        disk = _Memory()
+        self.worker = FabricWorker(
+            "n1", "192.0.2.1", self.ports, disk,
+            sandboxes=lambda: {key: Sandbox(path, ()) for key, path in PATHS.items()},
+            tasks=dict, wired=lambda: None, applied=self.applied.append,
+        )  # fmt: skip
+
+
+class _Memory:
+    """A disk that keeps nothing."""
+
+    async def work(self, _job: Callable[[], Any]) -> None:
+        return None
+
+
+def table(*serving: str) -> Table:
+    ends = tuple(
+        Endpoint(id=key, name=f"web.{key}", service_id="s", slot=key[1:], node_id="n1", vtep="192.0.2.1",
+                 mac=f"02:00:00:00:00:0{key[1:]}", addresses=(f"10.0.1.{key[1:]}",), serving=key in serving)
+        for key in ("t1", "t2")
+    )  # fmt: skip
+    return Table(
+        id="n" * 25, name="front", vni=4097, mtu=1450, subnets=("10.0.1.0/24",), gateways=("10.0.1.100/24",),
+        endpoints=ends, services=(ServiceEntry(id="s", name="web", vips=("10.0.1.50",)),),
+    )  # fmt: skip
+
+
+def play(scenario: Callable[[Scene], Awaitable[None]]) -> None:
+    loop = SimLoop()
+
+    async def run() -> None:
+        scene = Scene(loop)
+        working = asyncio.ensure_future(scene.worker.run())
+        playing = asyncio.ensure_future(scenario(scene))
+        await asyncio.wait({working, playing}, return_when=asyncio.FIRST_COMPLETED)
+        if not playing.done():
+            playing.cancel()
+            working.result()  # it ended by itself: why?
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        playing.result()
+
+    loop.run(run())
+
+
+def told(seq: int, *serving: str) -> Networks:
+    return Networks(seq=seq, full=True, deltas=(difference(None, table(*serving)),))
+
+
+def test_a_sandbox_that_the_kernel_refuses_stops_neither_the_others_nor_the_agent():
+    async def scenario(scene: Scene) -> None:
+        scene.balancer.refused = "/ns/t1"
+        scene.worker.take(told(1, "t1", "t2"))
+        await asyncio.sleep(5)
+        assert {scene.kernel.pick("/ns/t2", "10.0.1.50") for _ in range(2)} == {"10.0.1.1", "10.0.1.2"}
+        assert scene.kernel.pick("/ns/t1", "10.0.1.50") is None
+        assert (scene.worker.is_wired("t1"), scene.worker.is_wired("t2")) == (False, True)
+        assert scene.applied == [], "what is not carried out is not acknowledged"
+        scene.balancer.refused = ""
+        await asyncio.sleep(4 * RETRY)
+        assert scene.worker.is_wired("t1")
+        assert set(scene.applied) == {1}
+
+    play(scenario)
+
+
+def test_flushed_rules_are_mended_and_an_old_sessions_numbers_are_not_acknowledged():
+    async def scenario(scene: Scene) -> None:
+        scene.worker.take(told(7, "t1"))
+        await asyncio.sleep(2)
+        assert scene.applied[-1] == 7
+        scene.kernel.flush("/ns/t1")
+        assert scene.kernel.pick("/ns/t1", "10.0.1.50") is None
+        await asyncio.sleep(2)
+        assert scene.kernel.pick("/ns/t1", "10.0.1.50") == "10.0.1.1"
+        scene.worker.begin_session()
+        scene.applied.clear()
+        await asyncio.sleep(3)
+        assert scene.applied == []
+
+    play(scenario)
