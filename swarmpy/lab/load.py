@@ -136,6 +136,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--requests", type=int, default=0, help="stop after so many, 0 for never (%(default)s)")
     made.add_argument("--timeout", type=float, default=5.0, help="seconds for an answer (%(default)s)")
+    made.add_argument("--until-eof", action="store_true", help="stop at the end of the input")
     made.add_argument("--keep-alive", action="store_true", help="use connections more than once")
     return made
 
@@ -156,6 +157,10 @@ def main(argv: list[str] | None = None) -> int:
     workers = [threading.Thread(target=load.work, name=f"load-{n}") for n in range(options.workers)]
     for worker in workers:
         worker.start()
+    if options.until_eof:
+        # Signals do not pass through every program that runs this one in another namespace; its end does.
+        sys.stdin.read()
+        load.stopped.set()
     for worker in workers:
         worker.join()
     print(json.dumps(load.tally.summary(began)))

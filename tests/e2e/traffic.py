@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,8 +21,7 @@ class Traffic:
         self.result: dict[str, Any] = {}
 
     def end(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        out, err = self._process.communicate(timeout=60)
+        out, err = self._process.communicate(timeout=60)  # the end of its input ends it
         assert out, err
         self.result = json.loads(out.splitlines()[-1])
 
@@ -37,14 +35,14 @@ class Traffic:
 def traffic(cluster: Cluster, *targets: str, rate: float = 40) -> Iterator[Traffic]:
     """Requests in turn to the targets (HOST:PORT) for the length of the block."""
     command = [sys.executable, "-m", "swarmpy", "lab", "exec", "--name", cluster.lab.name, CLIENT, "--"]
-    command += [sys.executable, "-m", "swarmpy.lab.load", "--rate", str(rate), *targets]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command += [sys.executable, "-m", "swarmpy.lab.load", "--until-eof", "--rate", str(rate), *targets]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
     made = Traffic(process)
     try:
         yield made
     except BaseException:
-        process.kill()
-        process.communicate()
+        process.communicate(timeout=60)
         raise
     made.end()
 
