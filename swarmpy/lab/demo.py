@@ -1,8 +1,8 @@
-"""A cluster before the reader's eyes: it comes up, serves, loses a worker and its leader, and heals.
+"""A cluster before the reader's eyes: it comes up, serves, is updated, loses a worker and its leader, and heals.
 
 What belongs here: the story and its words. What does not: how a lab or a cluster does it (lab.py, nodes.py).
 
-    python -m swarmpy.lab.demo [--down]      needs root; takes about a minute
+    python -m swarmpy.lab.demo [--down]      needs root; takes about two minutes
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from types import FrameType
 
 from swarmpy.lab import lab as labs
 from swarmpy.lab.errors import LabError
-from swarmpy.lab.layout import Lab
+from swarmpy.lab.layout import CLIENT, Lab
 from swarmpy.lab.processes import until
 
 NAME = "demo"
 REPLICAS = 5
-IMAGE = "registry:5000/web:1"
+IMAGE, NEW_IMAGE = "registry:5000/web:1", "registry:5000/web:2"
+PORT = 8080
+_ASK = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=5).read().decode())"
 _BEGAN = time.monotonic()
 
 
@@ -67,20 +69,27 @@ def _interrupted() -> int:
 
 
 def _story(lab: Lab) -> None:
-    _say(f"a service with {REPLICAS} replicas")
-    _show(lab, "m1", "service", "create", "-d", "--name", "web", "--replicas", str(REPLICAS), IMAGE)
+    _say(f"a service with {REPLICAS} replicas, published on port {PORT} of every node")
+    words = ["--name", "web", "--replicas", str(REPLICAS), "--publish", f"{PORT}:80", IMAGE]
+    _show(lab, "m1", "service", "create", "-d", *words)
     _await(f"all {REPLICAS} replicas run", lambda: len(_where(lab, "m1")) == REPLICAS)
     _show(lab, "m1", "node", "ls")
     _show(lab, "m1", "service", "ps", "web")
+    _mesh(lab)
+    _rolling(lab)
 
-    _say("now worker w2 loses its power: kill -9, no goodbye")
+    leader = _leader(lab, "m1")
+    living = [node.name for node in lab.members if node.name not in ("w2", leader)]
+    load = Requests(lab, living)
+    _say(
+        f"requests from outside to {', '.join(living)} go on, while worker w2 loses its power: kill -9, no goodbye"
+    )
     labs.kill(lab, lab.node("w2"), "node")
     _await("the cluster has noticed", lambda: _rows(lab, "m1", "node", "ls")["w2"]["Status"] == "Down")
     _await("its replica runs elsewhere", lambda: "w2" not in _healthy(lab, "m1", without="w2"))
     _show(lab, "m1", "node", "ls")
     _show(lab, "m1", "service", "ps", "web")
 
-    leader = _leader(lab, "m1")
     other = next(node.name for node in lab.members if node.role == "manager" and node.name != leader)
     _say(f"and now the leader, {leader}: kill -9 of the whole machine")
     labs.kill(lab, lab.node(leader), "node")
@@ -90,11 +99,64 @@ def _story(lab: Lab) -> None:
     _show(lab, other, "node", "ls")
     _show(lab, other, "service", "ps", "web")
 
+    load.end()
+
     _say("power again for both")
     for name in ("w2", leader):
         labs.start(lab, lab.node(name), "node")
     _await("all nodes are Ready", lambda: _all_ready(lab, other))
     _show(lab, other, "node", "ls")
+
+
+def _mesh(lab: Lab) -> None:
+    """Any node answers, whoever runs the replica, and the replica sees who asked."""
+    client = lab.node(CLIENT)
+    _say(f"a client outside the cluster, {client.address}, asks every node in turn")
+    for node in lab.members:
+        answer: list[str] = []
+
+        def asks(address: str = node.address, found: list[str] = answer) -> bool:
+            found.append(_get(lab, address))
+            return bool(found[-1])
+
+        until(asks, 20, f"port {PORT} of {node.name} does not answer")
+        print(f"          {node.name:3} {node.address}:{PORT}  ->  {answer[-1]}", flush=True)
+
+
+def _rolling(lab: Lab) -> None:
+    """Scaling and a rolling update under load."""
+    names = [node.name for node in lab.members]
+    load = Requests(lab, names)
+    _say(
+        "requests from outside go on, while the service is scaled to 8 and back, and updated to another image"
+    )
+    for count in (8, REPLICAS):
+        _show(lab, "m1", "service", "scale", "-d", f"web={count}")
+        _await(f"{count} replicas run", lambda count=count: len(_where(lab, "m1")) == count)  # type: ignore[misc]
+    _show(lab, "m1", "service", "update", "-d", "--update-parallelism", "2", "--image", NEW_IMAGE, "web")
+    _await("all replicas run the new image", lambda: _images(lab, "m1") == [NEW_IMAGE] * REPLICAS)
+    load.end()
+
+
+class Requests:
+    """The load generator on the client node."""
+
+    def __init__(self, lab: Lab, names: list[str]) -> None:
+        line = [sys.executable, "-m", "swarmpy", "lab", "exec", "--name", lab.name, CLIENT, "--"]
+        line += [sys.executable, "-m", "swarmpy.lab.load", "--until-eof", "--rate", "40", "--timeout", "10"]
+        line += [f"{lab.node(name).address}:{PORT}" for name in names]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+    def end(self) -> None:
+        """Stop, and say what came of it."""
+        out, err = self._process.communicate(timeout=60)
+        if not out:
+            raise LabError(f"the load generator failed: {err.strip()}")
+        told = json.loads(out.splitlines()[-1])
+        _say(f"{told['sent']} requests were sent meanwhile, {told['failed']} failed")
+        for failure in told["failures"][:5]:
+            print(f"          {failure['target']}: {failure['error']}", flush=True)
 
 
 def _farewell(lab: Lab) -> None:
@@ -105,7 +167,8 @@ The cluster is yours now. What to try next:
 
   eval $({exe} lab env m1 --name {lab.name})         # talk to manager m1
   {exe} service scale web=8
-  {exe} service update --image registry:5000/web:2 web
+  {exe} service update --image {IMAGE} web
+  {exe} lab exec --name {lab.name} {CLIENT} -- curl -s http://{lab.node("m1").address}:{PORT}/
   {exe} explain web
   DOCKER_HOST=$SWARMPY_HOST docker node ls            # Docker's own command line works as well
   {exe} lab kill m2 --name {lab.name}                # and: lab start, lab partition, lab heal
@@ -170,6 +233,19 @@ def _where(lab: Lab, asked: str) -> list[str]:
     """The nodes of the replicas that run and shall run."""
     rows = _rows(lab, asked, "service", "ps", "web", "--filter", "desired-state=running").values()
     return [row["Node"] for row in rows if row["CurrentState"].startswith("Running")]
+
+
+def _images(lab: Lab, asked: str) -> list[str]:
+    """The images of the replicas that run and shall run."""
+    rows = _rows(lab, asked, "service", "ps", "web", "--filter", "desired-state=running").values()
+    return [row["Image"].partition("@")[0] for row in rows if row["CurrentState"].startswith("Running")]
+
+
+def _get(lab: Lab, address: str) -> str:
+    """What the port of a node answers the client outside; "" where it does not."""
+    line = [sys.executable, "-m", "swarmpy", "lab", "exec", "--name", lab.name, CLIENT, "--"]
+    line += [sys.executable, "-c", _ASK, f"http://{address}:{PORT}/"]
+    return subprocess.run(line, check=False, capture_output=True, text=True, timeout=30).stdout.strip()
 
 
 def _healthy(lab: Lab, asked: str, *, without: str) -> set[str]:
