@@ -1,4 +1,4 @@
-"""A cluster before the reader's eyes: it comes up, serves, is updated, loses a worker and its leader, and heals.
+"""A cluster before the reader's eyes: it comes up, serves, is updated, loses machines, and heals.
 
 What belongs here: the story and its words. What does not: how a lab or a cluster does it (lab.py, nodes.py).
 
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 from swarmpy.lab import lab as labs
@@ -81,9 +82,8 @@ def _story(lab: Lab) -> None:
     leader = _leader(lab, "m1")
     living = [node.name for node in lab.members if node.name not in ("w2", leader)]
     load = Requests(lab, living)
-    _say(
-        f"requests from outside to {', '.join(living)} go on, while worker w2 loses its power: kill -9, no goodbye"
-    )
+    _say(f"requests from outside to {', '.join(living)} go on")
+    _say("now worker w2 loses its power: kill -9, no goodbye")
     labs.kill(lab, lab.node("w2"), "node")
     _await("the cluster has noticed", lambda: _rows(lab, "m1", "node", "ls")["w2"]["Status"] == "Down")
     _await("its replica runs elsewhere", lambda: "w2" not in _healthy(lab, "m1", without="w2"))
@@ -132,7 +132,7 @@ def _rolling(lab: Lab) -> None:
     )
     for count in (8, REPLICAS):
         _show(lab, "m1", "service", "scale", "-d", f"web={count}")
-        _await(f"{count} replicas run", lambda count=count: len(_where(lab, "m1")) == count)  # type: ignore[misc]
+        _await(f"{count} replicas run", partial(_runs, lab, count))
     _show(lab, "m1", "service", "update", "-d", "--update-parallelism", "2", "--image", NEW_IMAGE, "web")
     _await("all replicas run the new image", lambda: _images(lab, "m1") == [NEW_IMAGE] * REPLICAS)
     load.end()
@@ -233,6 +233,10 @@ def _where(lab: Lab, asked: str) -> list[str]:
     """The nodes of the replicas that run and shall run."""
     rows = _rows(lab, asked, "service", "ps", "web", "--filter", "desired-state=running").values()
     return [row["Node"] for row in rows if row["CurrentState"].startswith("Running")]
+
+
+def _runs(lab: Lab, count: int) -> bool:
+    return len(_where(lab, "m1")) == count
 
 
 def _images(lab: Lab, asked: str) -> list[str]:
