@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from importlib import import_module
 
 import pytest
@@ -95,7 +94,7 @@ def test_flags_in_every_position(daemon: FakeDaemon, swarmpy: Run) -> None:
         "-d", "--name", "x"]  # fmt: skip
 
 
-def test_node_ls_loads_little_and_is_quick(daemon: FakeDaemon, env: dict[str, str]) -> None:
+def test_node_ls_loads_little(daemon: FakeDaemon, env: dict[str, str]) -> None:
     code = ("import sys; from swarmpy.cli.main import main; main(['node', 'ls']); "
             "print(sorted(sys.modules), file=sys.stderr)")  # fmt: skip
     done = subprocess.run(
@@ -103,18 +102,6 @@ def test_node_ls_loads_little_and_is_quick(daemon: FakeDaemon, env: dict[str, st
     )
     loaded = {name.strip("'[] ").split(".")[0] for name in done.stderr.split(",")}
     assert loaded & HEAVY == set()
-    took = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "swarmpy", "node", "ls"],
-            env=env,
-            cwd=ROOT,
-            capture_output=True,
-            check=True,
-        )
-        took.append(time.perf_counter() - begin)
-    assert min(took) < 0.150
 
 
 @pytest.mark.parametrize("words", [["service", "ls", "--help"], ["--help"], ["service", "create", "--help"]])
