@@ -168,7 +168,7 @@ The cluster is yours now. What to try next:
   eval $({exe} lab env m1 --name {lab.name})         # talk to manager m1
   {exe} service scale web=8
   {exe} service update --image {IMAGE} web
-  {exe} lab exec --name {lab.name} {CLIENT} -- curl -s http://{lab.node("m1").address}:{PORT}/
+  {exe} lab exec --name {lab.name} {CLIENT} -- busybox wget -qO- http://{lab.node("m1").address}:{PORT}/
   {exe} explain web
   DOCKER_HOST=$SWARMPY_HOST docker node ls            # Docker's own command line works as well
   {exe} lab kill m2 --name {lab.name}                # and: lab start, lab partition, lab heal

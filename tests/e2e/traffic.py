@@ -13,6 +13,9 @@ from swarmpy.lab.layout import CLIENT
 from tests.e2e.cluster import Cluster, until
 
 
+ASK = "import sys, urllib.request as r; a = sys.argv; print(r.urlopen(a[1], timeout=float(a[2])).read().decode())"
+
+
 class Traffic:
     """The load generator on the client node. `result` is there after the block."""
 
@@ -50,7 +53,7 @@ def traffic(cluster: Cluster, *targets: str, rate: float = 40) -> Iterator[Traff
 def get(cluster: Cluster, node: str, target: str, seconds: float = 5) -> str:
     """One request from a node; "" where it failed."""
     words = [sys.executable, "-m", "swarmpy", "lab", "exec", "--name", cluster.lab.name, node, "--"]
-    words += ["curl", "-s", "-m", str(seconds), f"http://{target}/"]
+    words += [sys.executable, "-c", ASK, f"http://{target}/", str(seconds)]
     return subprocess.run(words, capture_output=True, text=True, check=False).stdout
 
 
