@@ -11,6 +11,8 @@ from swarmpy.state.snapshot import Snapshot
 
 PREDEFINED = frozenset({"bridge", "host", "none"})
 """Networks that every Engine has by itself: not the cluster's business."""
+USABLE = frozenset({"bridge", "host"})
+"""Those of them that a service can ask for."""
 
 
 def meshed(endpoint: EndpointSpec) -> bool:

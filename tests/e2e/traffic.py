@@ -12,7 +12,6 @@ from typing import Any
 from swarmpy.lab.layout import CLIENT
 from tests.e2e.cluster import Cluster, until
 
-
 ASK = "import sys, urllib.request as r; a = sys.argv; print(r.urlopen(a[1], timeout=float(a[2])).read().decode())"
 
 

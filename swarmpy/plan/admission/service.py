@@ -73,6 +73,7 @@ def update(now: int, world: Snapshot, command: UpdateService) -> Admitted:
         raise OutOfSequence
     if command.rollback == "previous":
         back = _rolled_back(now, service)
+        attached(world, back.spec)  # its networks may be gone by now
         _check_mesh(world, back.view)
         back = replace(back, ports=published.resolve(world, service.id, back.view.ports, service.ports))
         return [Put(back, "service rollback")], Result(id=service.id)
@@ -138,19 +139,29 @@ def attached(world: Snapshot, text: str) -> str:
         return compact(raw)
     found: list[dict[str, Any]] = []
     for one in sent:
-        network = _network(world, str(one.get("Target", "")))
-        if any(network.id == other["Target"] for other in found):
-            raise InvalidArgument(f"service cannot be attached to network {network.name} more than once")
-        found.append({**one, "Target": network.id})
+        reference = str(one.get("Target", ""))
+        target = reference if reference in places.USABLE else _network(world, reference).id
+        if any(target == other["Target"] for other in found):
+            raise InvalidArgument(f"service cannot be attached to network {reference} more than once")
+        found.append({**one, "Target": target})
+    _check_predefined(found)
     task["Networks"] = found
     return compact(raw)
 
 
+def _check_predefined(attachments: list[dict[str, Any]]) -> None:
+    own = [one["Target"] for one in attachments if one["Target"] in places.USABLE]
+    if own and len(attachments) > 1:
+        raise InvalidArgument(
+            f"a service on the node's {own[0]} network can be on no other: leave the other networks away"
+        )
+
+
 def _network(world: Snapshot, reference: str) -> Network:
     if reference in places.PREDEFINED:
-        raise Unimplemented(
-            f"attaching a service to the predefined network {reference!r} is not supported by this version "
-            "of swarmpy: leave it away for the node's own network, or use an overlay network"
+        raise InvalidArgument(
+            f"a service cannot be attached to the network {reference!r}: use an overlay network, host or "
+            "bridge"
         )
     network = world.networks.get(reference) or world.network_named(reference)
     if network is None:
@@ -168,6 +179,12 @@ def _network(world: Snapshot, reference: str) -> Network:
 
 
 def _check_mesh(world: Snapshot, spec: ServiceSpec) -> None:
+    meshed = spec.endpoint_spec is not None and places.meshed(spec.endpoint_spec)
+    if meshed and any(one.target == "host" for one in spec.task_template.networks):
+        raise InvalidArgument(
+            "a service on the host network has the node's own ports: leave --publish away, or the host "
+            "network"
+        )
     if spec.endpoint_spec and places.meshed(spec.endpoint_spec) and world.ingress_network() is None:
         raise FailedPrecondition(
             "service needs ingress network, but no ingress network is present: create one with "
