@@ -130,6 +130,7 @@ class Agent:
         self._logs = LogSender(wire, engine, self._worker.container_of)
         self._tasks: list[asyncio.Task[None]] = []
         self._described = asyncio.Event()
+        self._worker.on_engine = self._engine_is
 
     @property
     def managers(self) -> list[tuple[str, str]]:
@@ -260,6 +261,12 @@ class Agent:
                     self._session.describe_again()
                 self._described.set()
             await asyncio.sleep(REFRESH if self._described.is_set() else FIRST_LOOK)
+
+    def _engine_is(self, trouble: str) -> None:
+        """The Engine went, or is back: until then the node is to get nothing new."""
+        if self._described.is_set() and self.description.trouble != trouble:
+            self.description = replace(self.description, trouble=trouble)
+            self._session.describe_again()
 
     def _with_network(self, about: Description) -> Description:
         """What the kernel offers to networks, and how wide its link to the other nodes is."""

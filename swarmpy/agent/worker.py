@@ -85,6 +85,8 @@ class Worker:
         """The networks that this node carries, by id."""
         self.is_wired: Callable[[str], bool] = lambda _task_id: True
         """Whether a task's running container is connected as it should be."""
+        self.on_engine: Callable[[str], None] = lambda _trouble: None
+        """Called when the Engine begins to be away (with its sentence) or answers again ("")."""
         self.on_containers: Callable[[], None] = lambda: None
         """Called when containers were looked at."""
         self.sandboxes: dict[str, Sandbox] | None = None
@@ -182,8 +184,11 @@ class Worker:
         except EngineError as error:
             if self._containers is not None:
                 logger.warning("the Engine does not answer: %s", error)
+                self.on_engine(str(error))
             self._containers, self._stale = None, True
             return
+        if self._containers is None:
+            self.on_engine("")
         self._containers = tuple(seen(one) for one in found)
         self.sandboxes = {
             one.labels.get(TASK_LABEL, ""): Sandbox(one.sandbox, tuple(end for _, end in one.networks if end))

@@ -192,8 +192,8 @@ def node(item: Node, cluster: Cluster | None, managers: ManagersView) -> Json:
     shown["Spec"] = {"Labels": {}, **spec, "Role": view.role, "Availability": view.availability}
     shown["Description"] = _description(item, cluster)
     status: Json = {"State": item.status.state.word}
-    if item.status.message:
-        status["Message"] = item.status.message
+    if item.status.message or item.description.trouble:
+        status["Message"] = item.status.message or item.description.trouble
     shown["Status"] = {**status, "Addr": item.status.address}
     if item.manager_address:
         leads = item.id == managers.leader

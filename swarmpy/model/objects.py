@@ -90,6 +90,8 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     """(type, name): Volume, Network, Log, Authorization."""
     mtu: int = 0
     """MTU of the link that carries its VXLAN traffic, 0 while it is not known."""
+    trouble: str = ""
+    """What keeps the node from starting anything: its Engine does not answer, say. "" while all is well."""
     features: tuple[str, ...] = ()
     """What its kernel offers to networks: overlay, nftables, ipvs, encryption, sctp, ipv6; sorted."""
 

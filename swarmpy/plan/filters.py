@@ -167,8 +167,9 @@ class Seats:
 
 
 def is_ready(node: Node) -> bool:
-    """Whether new tasks may be placed on the node: ready (a suspect node is not) and active."""
-    return node.status.state == NodeState.READY and availability(node) == Availability.ACTIVE
+    """Whether new tasks may be placed on the node: ready (a suspect one is not), active, in no trouble."""
+    ready = node.status.state == NodeState.READY and not node.description.trouble
+    return ready and availability(node) == Availability.ACTIVE
 
 
 def counts_as_active(task: Task) -> bool:

@@ -84,6 +84,8 @@ def _of_state(node: Node) -> list[Reason]:
     elif state != NodeState.READY:
         word = "suspect: its connection broke" if state == NodeState.DISCONNECTED else "not connected yet"
         found.append(Reason(f"it is {word}", f"wait for node {name} to connect", 6))
+    if node.description.trouble:
+        found.append(Reason(f"it is in trouble: {node.description.trouble}", f"mend node {name}", 8))
     asked = availability(node)
     if asked != Availability.ACTIVE:
         word = "paused" if asked == Availability.PAUSE else "drained"

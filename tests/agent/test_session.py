@@ -369,6 +369,25 @@ def test_a_new_description_is_told() -> None:
     rig.run(scenario)
 
 
+def test_a_node_whose_engine_went_says_so_until_it_is_back() -> None:
+    rig = Rig()
+
+    async def scenario() -> None:
+        await settled(rig)
+        heard: list[str] = []
+        rig.net.tap = lambda source, target, body: (
+            heard.append(body["description"]["trouble"]) if body.get("type") == "describe" else None
+        )
+        rig.dockerd.die()
+        await rig.until(lambda: len(heard) == 1, 20)
+        assert "does not answer" in heard[0]
+        rig.dockerd.revive()
+        await rig.until(lambda: len(heard) == 2, 20)
+        assert heard[1] == ""
+
+    rig.run(scenario)
+
+
 # ------------------------------------------------------------ logs
 
 

@@ -334,3 +334,16 @@ def test_placement_equals_its_naive_twin(crowd):
         raw = json.loads(text)
         raw["Mode"] = {"Replicated": {"Replicas": 7}}
         stage.update(f"service-{raw['Name']}", json.dumps(raw))
+
+
+def test_a_node_in_trouble_keeps_what_it_has_and_gets_nothing_new():
+    stage = Stage(node("w1"), node("w2"))
+    key = stage.create(spec("web", 2))
+    stage.agents()
+    stage.set_node("w1", about={"trouble": "the container engine does not answer"})
+    stage.update(key, spec("web", 6))
+    stage.agents()
+    assert stage.places(key) == {"w1": 1, "w2": 5}
+    stage.set_node("w1", about={"trouble": ""})
+    stage.update(key, spec("web", 8))
+    assert stage.places(key) == {"w1": 3, "w2": 5}
