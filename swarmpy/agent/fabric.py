@@ -138,6 +138,14 @@ class FabricWorker:
 
     async def run(self) -> None:
         """Work until cancelled; what is programmed stays."""
+        try:
+            await self._run()
+        finally:
+            for task in self._early:
+                task.cancel()
+            await asyncio.gather(*self._early, return_exceptions=True)
+
+    async def _run(self) -> None:
         rounds = 0
         while True:
             self._wake.clear()
