@@ -12,6 +12,7 @@ from swarmpy.cli.tables import CommandError, Flag, Noun, Verb
 from swarmpy.cli.values import STRING, SWITCH
 
 NOUNS = {
+    "network": ("Manage networks", "swarmpy.cli.network_table"),
     "node": ("Manage the cluster's nodes", "swarmpy.cli.node_table"),
     "service": ("Manage services", "swarmpy.cli.service_table"),
     "swarm": ("Manage the cluster (Docker's words)", "swarmpy.cli.swarm_table"),
@@ -32,7 +33,6 @@ LATER = {
     "stack": "stacks of services from Compose files",
     "secret": "secrets",
     "config": "configs",
-    "network": "overlay networks",
     "volume": "cluster volumes",
 }
 """Swarm's nouns that this version does not have; each is refused with a sentence."""

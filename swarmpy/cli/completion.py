@@ -116,4 +116,6 @@ def _names(verb: Verb, host: str) -> list[str]:
             str((one.get("Description") or {}).get("Hostname", "")) for one in Client(host).get("/nodes")
         )
         return ["self", *names] if verb.name in ("ps", "inspect") else names
+    if verb.subject == "network":
+        return sorted(str(one.get("Name", "")) for one in Client(host).get("/networks"))
     return []

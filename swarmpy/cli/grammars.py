@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from swarmpy.cli.tables import Kind
-from swarmpy.cli.values import boolean, decimal, size
+from swarmpy.cli.values import boolean, decimal, ip_address, size
 
 _LONG_PORT = re.compile(r"\w=\w")  # Docker searches for \w+=\w+(,\w+=\w+)*: the same, but in linear time
 _MOUNT_SWITCHES = frozenset(("readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src"))
@@ -176,8 +176,39 @@ def _checked(result: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+_NOT_FOR_TASKS = frozenset(("ip", "ip6", "mac-address", "link-local-ip", "gw-priority"))
+
+
+def network(text: str) -> dict[str, Any]:
+    """`NAME`, or `name=,alias=,driver-opt=`, as an attachment whose target is not resolved yet."""
+    if not _LONG_PORT.search(text):
+        return {"Target": text}
+    result: dict[str, Any] = {}
+    for field in _fields(text):
+        key, equals, value = (part.strip() for part in field.lower().partition("="))
+        if not equals or not key:
+            raise ValueError(f"invalid field {field.lower()}")
+        if key == "name":
+            result["Target"] = value
+        elif key == "alias":
+            result.setdefault("Aliases", []).append(value)
+        elif key == "driver-opt":
+            name, given, content = (part.strip() for part in value.partition("="))
+            if not given:
+                raise ValueError("invalid key value pair format in driver options")
+            result.setdefault("DriverOpts", {})[name] = content
+        elif key in _NOT_FOR_TASKS:
+            raise ValueError(f"{key} is for single containers: a service's tasks get theirs from the cluster")
+        else:
+            raise ValueError(f"invalid field key {key}")
+    if not result.get("Target"):
+        raise ValueError("network name/id is not specified")
+    return result
+
+
 def port(text: str) -> list[dict[str, Any]]:
-    """`[PUBLISHED:]TARGET[/PROTOCOL]` with ranges, or `published=,target=,protocol=,mode=`."""
+    """`[PUBLISHED:]TARGET[/PROTOCOL]` with ranges, or `published=,target=,protocol=,mode=`, and beyond Docker
+    `host_ip=` and `source=`."""
     return [_long_port(text)] if _LONG_PORT.search(text) else _short_port(text)
 
 
@@ -187,6 +218,22 @@ def _number(text: str, what: str) -> int:
     if len(text) > _LONGEST or int(text) > _HIGHEST_PORT:
         raise ValueError(f"invalid {what} port ({text}): value must be an integer: value out of range")
     return int(text)
+
+
+_PORT_WORDS = {
+    "protocol": ("Protocol", ("tcp", "udp", "sctp"), "invalid protocol value '{}'"),
+    "mode": (
+        "PublishMode",
+        ("ingress", "host"),
+        "invalid publish mode value ({}): must be either 'ingress' or 'host'",
+    ),
+    "source": (
+        "Source",
+        ("preserve", "snat", "local"),
+        "invalid source value ({}): it is preserve, snat or local",
+    ),
+}
+"""Fields that know some words only: the field of the API, the words, what is said of others."""
 
 
 def _long_port(text: str) -> dict[str, Any]:
@@ -200,14 +247,13 @@ def _long_port(text: str) -> dict[str, Any]:
         key, equals, value = field.lower().partition("=")
         if not equals or not key:
             raise ValueError(f"invalid field: {field}")
-        if key == "protocol":
-            if value not in ("tcp", "udp", "sctp"):
-                raise ValueError(f"invalid protocol value '{value}'")
-            result["Protocol"] = value
-        elif key == "mode":
-            if value not in ("ingress", "host"):
-                raise ValueError(f"invalid publish mode value ({value}): must be either 'ingress' or 'host'")
-            result["PublishMode"] = value
+        if key in _PORT_WORDS:
+            name, words, problem = _PORT_WORDS[key]
+            if value not in words:
+                raise ValueError(problem.format(value))
+            result[name] = value
+        elif key == "host_ip":
+            result["HostIP"] = ip_address(value)
         elif key in ("target", "published"):
             result["TargetPort" if key == "target" else "PublishedPort"] = _number(value, key)
         else:
@@ -304,6 +350,7 @@ def generic_resource(text: str) -> dict[str, Any]:
 
 
 MOUNTS = Kind("mount", mount, many=True)
+NETWORKS = Kind("network", network, many=True)
 PORTS = Kind("port", port, many=True)
 TARGET_PORTS = Kind("port", target_port, many=True)
 ULIMITS = Kind("ulimit", ulimit, many=True)

@@ -28,8 +28,8 @@ def _labels(labels: dict[str, str] | None, mark: str) -> Lines:
 # ------------------------------------------------------------ services
 
 
-def service_text(service: dict[str, Any]) -> str:
-    """A service."""
+def service_text(service: dict[str, Any], networks: list[str]) -> str:
+    """A service; `networks` are the names of those that it is on."""
     spec = service["Spec"]
     lines = ["", f"ID:\t\t{service['ID']}", f"Name:\t\t{spec.get('Name', '')}"]
     if spec.get("Labels"):
@@ -43,6 +43,7 @@ def service_text(service: dict[str, Any]) -> str:
         _container(_get(spec, "TaskTemplate.ContainerSpec") or {}),
         _log_driver(spec),
         _resources(_get(spec, "TaskTemplate.Resources")),
+        ["Networks: " + "".join(f"{name} " for name in networks)] if networks else [],
         _endpoint(service),
     ):
         lines += part
@@ -203,6 +204,7 @@ def _endpoint(service: dict[str, Any]) -> Lines:
             f"  Protocol = {port.get('Protocol', '')}",
             f"  TargetPort = {port.get('TargetPort', 0)}",
             f"  PublishMode = {port.get('PublishMode', '')}",
+            *(f"  {key} = {port[key]}" for key in ("HostIP", "Source") if port.get(key)),
         ]
     lines[-1] += " "
     return lines

@@ -7,6 +7,7 @@ What does not belong here: creating and updating (`service_create`, `service_upd
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 from swarmpy.cli.client import ApiError, Client, filters, segment
@@ -60,26 +61,31 @@ def _replicas(service: dict[str, Any], mode: str) -> str:
 
 
 def _ports(service: dict[str, Any]) -> str:
-    """Ports published on every node; consecutive ones as a range."""
+    """Ports published on every node; consecutive ones as a range. `*` is every address of a node."""
     ports = [
-        (str(port.get("Protocol", "tcp")), int(port.get("TargetPort", 0)), int(port.get("PublishedPort", 0)))
+        (
+            str(port.get("HostIP") or "*"),
+            str(port.get("Protocol", "tcp")),
+            int(port.get("TargetPort", 0)),
+            int(port.get("PublishedPort", 0)),
+        )
         for port in ((service.get("Endpoint") or {}).get("Ports") or [])
         if port.get("PublishMode", "ingress") == "ingress"
     ]
-    groups: list[list[tuple[str, int, int]]] = []
+    groups: list[list[tuple[str, str, int, int]]] = []
     for port in sorted(ports):
         last = groups[-1][-1] if groups else None
-        if last and last[0] == port[0] and port[1] - last[1] == 1 and port[2] - last[2] == 1:
+        if last and last[:2] == port[:2] and port[2] - last[2] == 1 and port[3] - last[3] == 1:
             groups[-1].append(port)
         else:
             groups.append([port])
     return ", ".join(
-        f"*:{_span(group, 2)}->{_span(group, 1)}/{group[0][0]}"
-        for group in sorted(groups, key=lambda item: item[0][2])
+        f"{group[0][0]}:{_span(group, 3)}->{_span(group, 2)}/{group[0][1]}"
+        for group in sorted(groups, key=lambda item: item[0][3])
     )
 
 
-def _span(group: list[tuple[str, int, int]], place: int) -> str:
+def _span(group: list[tuple[str, str, int, int]], place: int) -> str:
     first, last = group[0][place], group[-1][place]
     return str(first) if first == last else f"{first}-{last}"
 
@@ -124,10 +130,15 @@ def inspect(parsed: Parsed) -> int:
 
     pretty = None
     if parsed.on("pretty"):
-        from swarmpy.cli.pretty import service_text
-
-        pretty = service_text
+        pretty = partial(_text, client)
     return print_inspect(parsed.args, fetch, parsed.text("format"), pretty)
+
+
+def _text(client: Client, service: Any) -> str:
+    from swarmpy.cli.pretty import service_text
+    from swarmpy.cli.service_networks import names
+
+    return service_text(service, names(client, service))
 
 
 def _chosen(client: Client, references: list[str]) -> tuple[list[str], list[str]]:

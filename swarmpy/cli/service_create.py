@@ -27,6 +27,10 @@ def create(parsed: Parsed) -> int:
     """Create a service, print its id, and wait until it has converged."""
     spec = build(parsed)
     client = Client(parsed.host)
+    if parsed.list("network"):
+        from swarmpy.cli.service_networks import resolved
+
+        spec["TaskTemplate"]["Networks"] = resolved(client, parsed.list("network"))
     auth = ""
     if parsed.on("with-registry-auth"):
         from swarmpy.cli.registry import auth_header

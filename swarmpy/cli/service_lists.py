@@ -8,7 +8,6 @@ from swarmpy.cli import grammars
 from swarmpy.cli.tables import Kind
 from swarmpy.cli.values import ADDRESSES, DOMAINS, HOSTS, LABELS, LIST, VARIABLES
 
-NO_NETWORKS = "services cannot attach to overlay networks yet; tasks use the node's own default network"
 NO_SECRETS = "there are no secrets yet; mount a file or a volume instead"
 NO_CONFIGS = "there are no configs yet; mount a file or a volume instead"
 
@@ -136,13 +135,13 @@ LISTS: tuple[tuple[str, Kind, str, str, str, str, Kind, str], ...] = (
     ),
     (
         "network",
-        Kind("network", str, many=True),
+        grammars.NETWORKS,
         "",
         "Network attachments",
         "Add a network",
         "Remove a network",
         LIST,
-        NO_NETWORKS,
+        "",
     ),
     (
         "placement-pref",

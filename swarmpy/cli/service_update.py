@@ -35,6 +35,10 @@ def update(parsed: Parsed) -> int:
             raise CommandError("other flags may not be combined with --rollback")
         query["rollback"] = "previous"
     change(service["Spec"], parsed)
+    if parsed.has("network-add", "network-rm"):
+        from swarmpy.cli.service_networks import changed
+
+        changed(client, service["Spec"], parsed.list("network-add"), parsed.list("network-rm"))
     auth = ""
     if parsed.on("with-registry-auth"):
         from swarmpy.cli.registry import auth_header
@@ -203,6 +207,11 @@ def _full(port: dict[str, Any]) -> tuple[Any, ...]:
             port.get("PublishMode") or "ingress")  # fmt: skip
 
 
+def _reach(port: dict[str, Any]) -> tuple[Any, Any]:
+    """What swarmpy offers beyond Docker: naming a published port again with another of these replaces it."""
+    return (port.get("HostIP") or "", port.get("Source") or "")
+
+
 def _ports(spec: Spec, parsed: Parsed) -> None:
     """Removing matches target port, protocol and mode."""
     if not parsed.has("publish-add", "publish-rm"):
@@ -211,7 +220,8 @@ def _ports(spec: Spec, parsed: Parsed) -> None:
     old = _found(spec, "EndpointSpec.Ports") or []
     ports = {_full(one): one for one in old if _full(one)[1:] not in gone}
     for one in parsed.list("publish-add"):
-        ports.setdefault(_full(one), one)
+        if _reach(ports.get(_full(one), {})) != _reach(one) or _full(one) not in ports:
+            ports[_full(one)] = one
     texts = {f"{key[0]}:{key[1]}/{key[2]}/{key[3]}": one for key, one in ports.items()}
     put(spec, "EndpointSpec.Ports", [texts[key] for key in sorted(texts)])
 

@@ -1,7 +1,8 @@
 """Go templates for --format: a small, strict subset.
 
 Text; `{{.Field.Sub}}`, `{{.}}`, `{{$.Field}}`; literals; pipes; the functions json, upper, lower, title, len,
-join, index, println; `if`/`else`/`end`; `range`/`else`/`end`; trim marks (`{{-`, `-}}`); comments. Anything
+join, index, println; parentheses, with fields of what is inside them; `if`/`else`/`end`;
+`range`/`else`/`end`; trim marks (`{{-`, `-}}`); comments. Anything
 else is refused with a sentence and exit code 64, never guessed. What does not belong here: tables (`output`).
 """
 
@@ -184,6 +185,9 @@ def _pipeline(text: str) -> list[list[Any]]:
                 raise TemplateError(f'unexpected ")" in {{{{{text}}}}}')
             inner, commands = commands, stack.pop()
             commands[-1].append(("group", inner))
+        elif piece[0] == "." and len(piece) > 1 and text[match.start(1) - 1 : match.start(1)] == ")":
+            # Right behind a parenthesis: fields of what is inside, `(index .List 0).Name`.
+            commands[-1].append(("part", (commands[-1].pop(), _operand(piece)[1])))
         else:
             commands[-1].append(_operand(piece))
     if stack or not all(commands):
@@ -236,7 +240,11 @@ def _value(operand: Any, data: Any, scope: _Scope) -> Any:
         return content
     if kind == "group":
         return _evaluate(content, data, scope)
-    value = scope.root if kind == "root" else data
+    if kind == "part":
+        group, content = content
+        value = _value(group, data, scope)
+    else:
+        value = scope.root if kind == "root" else data
     for name in content:
         if not isinstance(value, dict):
             if value is None and not scope.strict:

@@ -242,6 +242,16 @@ def filter_pair(text: str) -> tuple[str, str]:
     return key.strip().lower(), value.strip()
 
 
+def words(text: str) -> list[str]:
+    """Values with commas between them; quotes protect commas."""
+    import csv
+
+    try:
+        return next(csv.reader([text]), [])
+    except csv.Error as error:
+        raise ValueError(f"its comma-separated values cannot be read: {error}") from None
+
+
 def pairs(texts: list[str]) -> dict[str, str]:
     """`KEY=VALUE` texts as a mapping; the last of a key wins."""
     result: dict[str, str] = {}
@@ -270,19 +280,9 @@ DOMAINS = Kind("list", dns_search, many=True)
 HOSTS = Kind("list", extra_host, many=True)
 COMMAND = Kind("command", command)
 FILTER = Kind("filter", filter_pair, many=True)
-
-
-def endpoint_mode(text: str) -> str:
-    """`vip`; dnsrr is known and refused until services have networks."""
-    if text.lower() == "dnsrr":
-        raise ValueError(
-            "dnsrr is not supported by this version of swarmpy: services have no name to resolve "
-            "yet; leave it at vip"
-        )
-    return text.lower()
-
-
-ENDPOINT_MODE = Kind("string", endpoint_mode, choices=("vip",))
+MAP = Kind("map", plain, many=True)
+STRINGS = Kind("strings", words, many=True)
+ENDPOINT_MODE = Kind("string", str.lower, choices=("vip", "dnsrr"))
 
 
 def choice(*words: str) -> Kind:

@@ -12,6 +12,9 @@ from typing import Any
 NODE_M = "m1aaaaaaaaaaaaaaaaaaaaaaa"
 NODE_W = "w1bbbbbbbbbbbbbbbbbbbbbbb"
 NODE_X = "w10cccccccccccccccccccccc"
+NET_A = "na9aaaaaaaaaaaaaaaaaaaaaa"
+NET_B = "nb10bbbbbbbbbbbbbbbbbbbbb"
+NET_I = "ningresscccccccccccccccccc"[:25]
 DIGEST = "sha256:" + "ab" * 32
 STATES = ("new", "pending", "assigned", "accepted", "preparing", "ready", "starting", "running")
 INACTIVE = (
@@ -19,6 +22,30 @@ INACTIVE = (
     "to connect this node to swarm and try again."
 )
 STAMP = "2026-01-02T03:04:05.123456789Z"
+
+
+def network(network_id: str, name: str, **more: Any) -> dict[str, Any]:
+    """A network as the daemon lists it; fields in Docker's order."""
+    found: dict[str, Any] = {
+        "Name": name,
+        "Id": network_id,
+        "Created": STAMP,
+        "Scope": "swarm",
+        "Driver": "overlay",
+        "EnableIPv4": True,
+        "EnableIPv6": False,
+        "IPAM": {"Driver": "default", "Options": None,
+                 "Config": [{"Subnet": "10.0.1.0/24", "Gateway": "10.0.1.1"}]},
+        "Internal": False,
+        "Attachable": False,
+        "Ingress": False,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": False,
+        "Containers": {},
+        "Options": {"com.docker.network.driver.overlay.vxlanid_list": "4097"},
+        "Labels": None,
+    }  # fmt: skip
+    return {**found, **more}
 
 
 class Refused(Exception):
@@ -64,10 +91,17 @@ class Cluster:
         self.nodes = {one["ID"]: one for one in (
             node(NODE_X, "node10", "worker", "down"), node(NODE_M, "node1", "manager"),
             node(NODE_W, "node2", "worker"))}  # fmt: skip
+        self.networks = {one["Id"]: one for one in (
+            network(NET_B, "back10", Labels={"a": "1"}, Attachable=True, Internal=True),
+            network(NET_A, "back9", EnableIPv6=True), network(NET_I, "ingress", Ingress=True),
+            network("7f" * 32, "bridge", Scope="local", Driver="bridge",
+                    Created="2026-01-02T04:04:05.5+01:00"))}  # fmt: skip
         self.tokens = {"Worker": "SWMTKN-1-aaa-worker", "Manager": "SWMTKN-1-aaa-manager"}
         self.swarm_spec: dict[str, Any] = {"Name": "default", "Labels": {}, "Orchestration": {}}
         self.registry: dict[str, Any] = {}
         self.logs: list[tuple[int, bytes]] = []
+        self.network_warning = ""
+        self.pruned: list[str] | None = None
         self.stuck = False
         self.task_error = ""
         self.role_after_join = "worker"
@@ -166,6 +200,24 @@ class Cluster:
             "RunningTasks": running,
             "DesiredTasks": sum(one["DesiredState"] == "running" for one in mine),
         }
+
+    # ------------------------------------------------------------ networks
+
+    def network(self, reference: str) -> dict[str, Any]:
+        for one in self.networks.values():
+            if reference in (one["Id"], one["Name"]):
+                return one
+        raise Refused(404, f"network {reference} not found")
+
+    def remove_network(self, reference: str) -> None:
+        found = self.network(reference)
+        for service in self.services.values():
+            if any(
+                one["Target"] == found["Id"] for one in service["Spec"]["TaskTemplate"].get("Networks") or []
+            ):
+                raise Refused(400, f"rpc error: code = FailedPrecondition desc = network {found['Id']} is in use by "
+                                   f"service {service['ID']}")  # fmt: skip
+        del self.networks[found["Id"]]
 
     # ------------------------------------------------------------ nodes and the cluster
 

@@ -101,7 +101,8 @@ class Handler(BaseHTTPRequestHandler):
         if not cluster.active:
             raise Refused(503, INACTIVE)
         for prefix, serve in (("/swarm", self.serve_swarm), ("/nodes", self.serve_nodes),
-                              ("/services", self.serve_services), ("/tasks", self.serve_tasks)):  # fmt: skip
+                              ("/services", self.serve_services), ("/tasks", self.serve_tasks),
+                              ("/networks", self.serve_networks)):  # fmt: skip
             if path == prefix or path.startswith(prefix + "/"):
                 return serve(cluster, path[len(prefix) :].strip("/"), query, body)
         if path == "/swarmpy/v1/explain":
@@ -170,6 +171,24 @@ class Handler(BaseHTTPRequestHandler):
             }
             return 200, None
         return 200, service
+
+    def serve_networks(
+        self, cluster: Cluster, rest: str, query: dict[str, str], body: Any
+    ) -> tuple[int, Any]:
+        if not rest:
+            return 200, list(cluster.networks.values())
+        if rest == "create":
+            return 201, {"Id": f"n{cluster.next():024d}", "Warning": cluster.network_warning}
+        if rest == "prune":
+            return 200, {"NetworksDeleted": cluster.pruned}
+        reference, _, action = rest.partition("/")
+        if self.command == "DELETE":
+            cluster.remove_network(reference)
+            return 204, None
+        found = cluster.network(reference)
+        if query.get("scope", found["Scope"]) != found["Scope"]:
+            raise Refused(404, f"network {reference} not found")
+        return 200, (None if action else found)
 
     def serve_tasks(self, cluster: Cluster, rest: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
         if not rest:

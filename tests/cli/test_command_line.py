@@ -54,7 +54,9 @@ def test_every_verb_runs_something_and_helps(path: str, verb: Verb, swarmpy: Run
 @pytest.mark.parametrize("path", ["service create", "service update", "service ls", "service ps", "service logs",
                                   "service scale", "service rollback", "service inspect", "node ls", "node ps",
                                   "node update", "node rm", "node inspect", "swarm init", "swarm join",
-                                  "swarm join-token", "swarm leave", "swarm update"])  # fmt: skip
+                                  "swarm join-token", "swarm leave", "swarm update", "network create",
+                                  "network ls", "network inspect", "network rm", "network prune",
+                                  "network connect", "network disconnect"])  # fmt: skip
 def test_every_flag_of_docker_is_known(path: str, docker: Run) -> None:
     import re
 
@@ -121,7 +123,14 @@ COMPLETIONS = [
     (["service", "ls", "--f"], ["--filter", "--format"]),
     (["service", "create", "--mode", "g"], ["global", "global-job"]),
     (["service", "update", "--update-order", ""], ["start-first", "stop-first"]),
-    (["service", "create", "--netw"], []),
+    (["service", "create", "--netw"], ["--network"]),
+    (["service", "create", "--endpoint-mode", ""], ["vip", "dnsrr"]),
+    (["network", "rm", "b"], ["back10", "back9", "bridge"]),
+    (
+        ["network", "create", "--i"],
+        ["--ingress", "--internal", "--ip-range", "--ipam-driver", "--ipam-opt", "--ipv4", "--ipv6"],
+    ),
+    (["service", "create", "--secr"], []),
     (["node", "inspect", "n"], ["node1", "node10", "node2"]),
     (["node", "update", "--availability", ""], ["active", "pause", "drain"]),
     (["join-token", ""], ["worker", "manager"]),

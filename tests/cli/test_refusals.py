@@ -89,6 +89,42 @@ swarm join --availability foo a:1
 swarm init --availability foo
 swarm join-token foo
 swarm bogus
+service create --network nope img
+service create --network bridge img
+service create --network "" img
+service create --network foo=bar img
+service create --network name=x,alias img
+service create --network alias=b img
+service create --network name=x,driver-opt=foo img
+service update --network-add nope web
+service update --network-rm nope web
+service update --network-add back9 --network-add back9 web
+network create
+network create a b
+network create --subnet
+network create --label =x y
+network create --ipv6=x y
+network create --gateway 10.1.0.1 x
+network create --ip-range 10.1.0.0/25 x
+network create --subnet 10.1.0.0/24 --subnet 10.1.0.0/25 x
+network create --subnet 10.1.0.0/25,10.1.0.0/24 x
+network create --subnet 10.1.0.0/24 --ip-range foo x
+network create --subnet 10.1.0.0/24 --gateway foo x
+network create --subnet 10.1.0.0/24 --gateway 10.2.0.1 x
+network create --subnet 10.1.0.0/24,10.2.0.0/24 --gateway 10.1.0.1,10.1.0.2 x
+network create --subnet 10.1.0.0/24,10.2.0.0/24 --ip-range 10.1.0.0/25,10.1.0.128/25 x
+network create --subnet 10.1.0.0/24 --ip-range 10.2.0.0/25 x
+network create --subnet 10.1.0.0/24 --aux-address a=10.2.0.1 x
+network create --subnet 10.1.0.0/24 --aux-address a=foo x
+network create --subnet 10.1.0.0/24 --aux-address foo x
+network create --aux-address a=10.1.0.1 x
+network inspect
+network ls extra
+network ls --filter foo
+network connect back9
+network connect nope c
+network disconnect nope
+network bogus
 """.strip().splitlines()
 
 
@@ -109,17 +145,13 @@ def test_refuses_as_docker_does(line: str, daemon: FakeDaemon, swarmpy: Run, doc
 
 
 NOT_YET = """
-service create --network n img
 service create --secret s img
 service create --config c img
 service create --credential-spec file://x img
-service update --network-add n web
-service create --endpoint-mode dnsrr img
 service update --secret-rm s web
 stack deploy x
 secret ls
 config ls
-network create x
 volume ls
 swarm unlock
 swarm ca --rotate

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Run
+from tests.cli.fake_cluster import NET_B
 from tests.cli.fake_swarm_daemon import DIGEST, NODE_M, NODE_W, FakeDaemon
 
 CREATE = """
@@ -68,6 +69,12 @@ CREATE = """
 --dns 8.8.8.8 --dns ::1 --dns-search example.com --dns-search . --dns-option ndots:1
 --host db:10.0.0.5 --host gw=192.168.0.1
 --endpoint-mode vip
+--endpoint-mode DNSRR
+--network back9
+--network nb10bbbbbbbbbbbbbbbbbbbbb --network na9aaaaaaaaaaaaaaaaaaaaaa
+--network name=Back9,alias=db,alias=Store,driver-opt=k=v --network '"name=back10", alias = x'
+-p 8080:80 -p 8443:443/tcp -p target=53,published=5353,protocol=udp
+-p mode=ingress,target=80
 --oom-score-adj -500
 --oom-score-adj=5 --quiet
 """.strip().splitlines()
@@ -114,6 +121,13 @@ UPDATE = """
 --replicas-max-per-node 0
 --stop-grace-period 5s --stop-signal SIGINT --workdir /x
 --endpoint-mode vip
+--endpoint-mode dnsrr
+--network-add back9
+--network-add name=back9,alias=db --network-rm back10
+--network-rm nb10bbbbbbbbbbbbbbbbbbbbb
+--network-rm back9 --network-add back9
+--publish-add 9000-9002:90-92 --publish-add target=53,published=5353,protocol=udp
+--publish-rm 80/udp --publish-rm target=80,published=1
 --with-registry-auth
 --oom-score-adj 0
 """.strip().splitlines()
@@ -140,6 +154,7 @@ FULL: dict[str, Any] = {
         },
         "Placement": {"Constraints": ["node.labels.a==b"], "MaxReplicas": 3,
                       "Preferences": [{"Spread": {"SpreadDescriptor": "node.labels.zone"}}]},
+        "Networks": [{"Target": NET_B, "Aliases": ["db"]}],
         "ForceUpdate": 4, "Runtime": "container",
         "LogDriver": {"Name": "json-file", "Options": {"max-size": "1m"}},
     },
@@ -328,6 +343,28 @@ service rm nope web
 service rollback -d web
 swarm join-token -q worker
 swarm leave
+network ls
+network ls -q
+network ls --no-trunc
+network ls --no-trunc --quiet
+network list --format json
+network ls --format '{{.ID}} {{.Name}} {{.Driver}} {{.Scope}} {{.IPv4}} {{.IPv6}} {{.Internal}} {{.CreatedAt}}'
+network ls --format 'table {{.Name}}\\t{{.Labels}}\\t{{.ID}}\\t{{.IPv4}}\\t{{.IPv6}}\\t{{.Internal}}\\t{{.CreatedAt}}'
+network ls -f driver=overlay --filter name=back
+network inspect back9
+network inspect -v back10 nope bridge
+network inspect nope
+network inspect -f '{{.Name}} {{.Scope}} {{(index .IPAM.Config 0).Subnet}}' ingress
+network inspect --format json back9
+network rm back9
+network rm --force nope back9
+network rm -f nope
+network create -d overlay x
+network connect bridge c
+network connect --driver-opt a bridge c
+network connect nope c
+network disconnect -f bridge c
+network prune --force
 """.strip().splitlines()
 
 
