@@ -1,20 +1,26 @@
 """`/swarmpy/v1`: what Docker's API does not have.
 
-What belongs here: the node's own view, explanations, progress in one call. What does not: anything that a
-Docker client could ask.
+What belongs here: the node's own view, explanations, progress in one call, more address pools. What does not:
+anything that a Docker client could ask.
 """
 
 from __future__ import annotations
 
+import msgspec
 from aiohttp import web
 
 from swarmpy import __version__
-from swarmpy.api import refs, render
+from swarmpy.api import body, refs, render
 from swarmpy.api.engine import EngineAbsentError
 from swarmpy.api.errors import HttpError
 from swarmpy.api.site import Route, Site
+from swarmpy.model.commands import AddPools
 from swarmpy.model.errors import Refusal
 from swarmpy.model.lifecycle import NodeState, TaskState
+
+
+class _Pools(msgspec.Struct, frozen=True, rename="pascal"):
+    add: tuple[str, ...] = ()
 
 
 class Own:
@@ -29,6 +35,7 @@ class Own:
             ("GET", "/swarmpy/v1/status", self.status),
             ("GET", "/swarmpy/v1/explain", self.explain),
             ("GET", "/swarmpy/v1/services/{id}/progress", self.progress),
+            ("POST", "/swarmpy/v1/address-pools", self.add_pools),
         ]
 
     async def status(self, _request: web.Request) -> web.Response:
@@ -81,6 +88,12 @@ class Own:
             raise HttpError(400, "the parameter ref is missing: name a service, a task or a node")
         control = self._site.control()
         return render.respond(dict(control.explain(await control.world(), reference)))
+
+    async def add_pools(self, request: web.Request) -> web.Response:
+        """More address pools for networks: {"Add": ["CIDR", ...]}."""
+        asked = body.convert(_Pools, await body.read_object(request))
+        await self._site.submit(AddPools(request_id=self._site.request_id(request), pools=asked.add))
+        return web.Response()
 
     async def progress(self, request: web.Request) -> web.Response:
         """How far a service's tasks are, counted in one consistent world."""

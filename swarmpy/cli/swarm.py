@@ -182,6 +182,12 @@ def update(parsed: Parsed) -> int:
         out(verb_help(verb, parsed.path))
         return 0
     client = Client(parsed.host)
+    pools = parsed.list("default-addr-pool-add")
+    if pools:
+        client.call("POST", "/swarmpy/v1/address-pools", {"Add": pools})
+        if parsed.given == {"default-addr-pool-add"}:
+            out("Swarm updated.")
+            return 0
     cluster = client.get("/swarm")
     spec = cluster["Spec"]
     locked = bool((spec.get("EncryptionConfig") or {}).get("AutoLockManagers"))

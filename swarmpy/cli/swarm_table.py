@@ -6,7 +6,7 @@ What the verbs do is in `swarm`.
 from __future__ import annotations
 
 from swarmpy.cli.tables import Flag, Noun, Verb
-from swarmpy.cli.values import DURATION, INT, LIST, STRING, SWITCH, UINT, UINT32, choice
+from swarmpy.cli.values import DURATION, INT, LIST, STRING, STRINGS, SWITCH, UINT, UINT32, choice
 
 QUIET_TOKEN = Flag("quiet", SWITCH, "Only display token", short="q")
 AVAILABILITY = Flag(
@@ -139,6 +139,11 @@ NOUN = Noun(
                     SWITCH,
                     "Change manager autolocking setting (true|false)",
                     field="EncryptionConfig.AutoLockManagers",
+                ),
+                Flag(
+                    "default-addr-pool-add",
+                    STRINGS,
+                    "Add a default address pool in CIDR format (swarmpy's own: Docker cannot)",
                 ),
             ),
         ),

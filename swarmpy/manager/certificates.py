@@ -32,7 +32,7 @@ class CertificateService:
         self._submit, self._world, self._clock, self._entropy = submit, world, clock, entropy
 
     async def join(self, peer: Peer, body: Body) -> Body:
-        """`join`: {token, csr, address, hostname, availability} -> {node_id, cluster_id, role,
+        """`join`: {token, csr, address, hostname, availability, data_address} -> {node_id, cluster_id, role,
         certificate, root, managers}."""
         cluster = self._cluster()
         try:
@@ -52,6 +52,7 @@ class CertificateService:
                 certificate=certificate,
                 hostname=_text(body, "hostname", "")[:253],
                 availability=_text(body, "availability", "active"),
+                data_address=_data_address(_text(body, "data_address", "")),
             )
         )
         return {
@@ -102,6 +103,13 @@ def _text(body: Body, key: str, default: str | None = None) -> str:
     if not isinstance(value, str):
         raise RefusedError("InvalidArgument", f"{key} must be a text")
     return value
+
+
+def _data_address(text: str) -> str:
+    """The address of a VXLAN endpoint, "" for none. Raises RefusedError for what none could be."""
+    if text and not _address(text):
+        raise RefusedError("InvalidArgument", f"invalid data path address {text[:64]!r}: an IP is expected")
+    return _address(text)
 
 
 def _address(text: str) -> str:

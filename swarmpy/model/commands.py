@@ -30,6 +30,8 @@ class InitCluster(Command, frozen=True, kw_only=True, tag="init-cluster"):
     certificate: str
     description: Description
     availability: str = "active"
+    data_address: str = ""
+    """Address of its VXLAN endpoint, "" for `address`."""
 
 
 class UpdateCluster(Command, frozen=True, kw_only=True, tag="update-cluster"):
@@ -40,6 +42,12 @@ class UpdateCluster(Command, frozen=True, kw_only=True, tag="update-cluster"):
     new_worker_token: str = ""
     new_manager_token: str = ""
     new_unlock_key: str = ""
+
+
+class AddPools(Command, frozen=True, kw_only=True, tag="add-pools"):
+    """POST /swarmpy/v1/address-pools: more ranges from which networks get their subnets."""
+
+    pools: tuple[str, ...]
 
 
 class CreateService(Command, frozen=True, kw_only=True, tag="create-service"):
@@ -107,6 +115,8 @@ class JoinNode(Command, frozen=True, kw_only=True, tag="join-node"):
     certificate: str
     hostname: str = ""
     availability: str = "active"
+    data_address: str = ""
+    """Address of its VXLAN endpoint, "" for `address`."""
 
 
 class RenewCertificate(Command, frozen=True, kw_only=True, tag="renew-certificate"):
@@ -154,6 +164,7 @@ NodeCommand = UpdateNode | RemoveNode | JoinNode | RenewCertificate | SetRole | 
 AnyCommand = (
     InitCluster
     | UpdateCluster
+    | AddPools
     | CreateService
     | UpdateService
     | RemoveService

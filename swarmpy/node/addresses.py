@@ -1,4 +1,5 @@
-"""Which address a node listens on and tells others: Docker's rules for --listen-addr and --advertise-addr."""
+"""Which address a node listens on and tells others: Docker's rules for --listen-addr,
+--advertise-addr and --data-path-addr."""
 
 from __future__ import annotations
 
@@ -69,6 +70,23 @@ def advertise(text: str, listening: tuple[str, int], interfaces: Sequence[Interf
             "- specify one with --advertise-addr"
         )
     return candidates[0].address, listening[1]
+
+
+def data_path(text: str, interfaces: Sequence[Interface]) -> str:
+    """The address of the VXLAN endpoint: an IP or the first address of an interface; "" where none is given.
+    Raises InvalidArgument."""
+    if not text:
+        return ""
+    if not _is_ip(text) and ":" in text:
+        raise InvalidArgument(
+            "data path address must be a non-zero IP address or network interface (without a port number)"
+        )
+    host = text if _is_ip(text) else _of_interface(text, interfaces)
+    if ipaddress.ip_address(host).is_unspecified:
+        raise InvalidArgument(
+            "data path address must be a non-zero IP address or network interface (without a port number)"
+        )
+    return host
 
 
 def _of_interface(name: str, interfaces: Sequence[Interface]) -> str:

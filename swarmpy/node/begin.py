@@ -12,7 +12,7 @@ from swarmpy.node.record import Record
 from swarmpy.pki.ca import Authority
 from swarmpy.pki.identity import NodeIdentity, make_key_and_csr
 from swarmpy.pki.tokens import make_token
-from swarmpy.plan.admission.cluster import validate_spec
+from swarmpy.plan.admission.cluster import checked_pools, validate_spec
 from swarmpy.ports import Clock, Entropy, InitRequest
 
 AVAILABILITIES = ("active", "pause", "drain")
@@ -30,6 +30,7 @@ class Made:
 def cluster(clock: Clock, entropy: Entropy, request: InitRequest) -> Made:
     """Make a cluster. Raises InvalidArgument where the request asks for what cannot be."""
     _validate(request)
+    size = request.subnet_size or 24
     now = clock.now()
     authority = Authority.create(now)
     cluster_id = from_bytes(entropy.token(ENTROPY_BYTES))
@@ -44,14 +45,16 @@ def cluster(clock: Clock, entropy: Entropy, request: InitRequest) -> Made:
         root_key=authority.key_pem.decode(),
         worker_token=make_token(authority.digest(), entropy.token),
         manager_token=make_token(authority.digest(), entropy.token),
-        address_pools=request.address_pools or ("10.0.0.0/8",),
-        subnet_size=request.subnet_size or 24,
+        address_pools=checked_pools(request.address_pools or ("10.0.0.0/8",), size),
+        subnet_size=size,
         data_path_port=request.data_path_port or 4789,
     )
     return Made(node_id, made, NodeIdentity(certificate, key, authority.cert_pem))
 
 
-def command(made: Made, request: InitRequest, kept: Record, address: str, hostname: str) -> InitCluster:
+def command(
+    made: Made, request: InitRequest, kept: Record, address: str, data_address: str, hostname: str
+) -> InitCluster:
     """The first command of the cluster. The rest of the node's description follows with its first session."""
     return InitCluster(
         cluster=made.cluster,
@@ -61,6 +64,7 @@ def command(made: Made, request: InitRequest, kept: Record, address: str, hostna
         certificate=made.identity.cert_pem.decode(),
         description=Description(hostname=hostname),
         availability=request.availability,
+        data_address=data_address,
     )
 
 
@@ -72,5 +76,4 @@ def _validate(request: InitRequest) -> None:
         raise InvalidArgument("autolock is not supported by this version: leave --autolock out")
     if request.data_path_port and not 1024 <= request.data_path_port <= 49151:
         raise InvalidArgument("data path port must be between 1024 and 49151")
-    if request.subnet_size and request.subnet_size > 29:
-        raise InvalidArgument(f"subnet size must be between 1 and 29, not {request.subnet_size}")
+    checked_pools(request.address_pools, request.subnet_size or 24)

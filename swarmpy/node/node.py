@@ -119,6 +119,7 @@ class Node:
             self._must_be_outside()
             listening = addresses.listen(request.listen_address, self._tools.interfaces())
             advertised = addresses.advertise(request.advertise_address, listening, self._tools.interfaces())
+            data = addresses.data_path(request.data_path_address, self._tools.interfaces())
             hostname = await self._engine_answers()
             made = begin.cluster(self._tools.clock, self._tools.entropy, request)
             kept = Record(
@@ -130,7 +131,7 @@ class Node:
             )
             try:
                 await self._enter(kept, made.identity, bootstrap=True)
-                await self._found(begin.command(made, request, kept, advertised[0], hostname))
+                await self._found(begin.command(made, request, kept, advertised[0], data, hostname))
             except BaseException:
                 await self._withdraw()
                 raise
@@ -277,6 +278,7 @@ class Node:
             "address": self._own_address(request, listening),
             "hostname": hostname,
             "availability": request.availability,
+            "data_address": addresses.data_path(request.data_path_address, interfaces),
         }
         reply = await self._ask_leader(remote, bundle, body)
         identity = NodeIdentity(str(reply["certificate"]).encode(), key, bundle)

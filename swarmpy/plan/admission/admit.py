@@ -38,6 +38,8 @@ def admit(
             return cluster.init(now, world, command)
         case c.UpdateCluster():
             return cluster.update(now, world, command)
+        case c.AddPools():
+            return cluster.add_pools(now, world, command)
         case _:
             return _admit_node(now, world, command, reachable)
 

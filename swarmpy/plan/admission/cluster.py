@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from ipaddress import ip_network
 
 from msgspec.structs import replace
 
-from swarmpy.model.commands import InitCluster, Result, UpdateCluster
+from swarmpy.model.commands import AddPools, InitCluster, Result, UpdateCluster
 from swarmpy.model.errors import FailedPrecondition, InvalidArgument, NotFound, OutOfSequence
 from swarmpy.model.lifecycle import NodeState, Role
 from swarmpy.model.objects import Cluster, Node, NodeStatus
 from swarmpy.model.specs import compact, swarm_view
+from swarmpy.plan import pools
 from swarmpy.plan.admission import network
 from swarmpy.state.changes import Change, Put
 from swarmpy.state.snapshot import Snapshot
@@ -31,6 +33,7 @@ def init(now: int, world: Snapshot, command: InitCluster) -> tuple[list[Change],
     if world.cluster is not None:
         raise FailedPrecondition("this cluster is initialised already")
     validate_spec(command.cluster.spec)
+    checked_pools(command.cluster.address_pools, command.cluster.subnet_size)
     spec = compact({"Role": "manager", "Availability": command.availability})
     node = Node(
         id=command.node_id,
@@ -40,6 +43,7 @@ def init(now: int, world: Snapshot, command: InitCluster) -> tuple[list[Change],
         status=NodeStatus(state=NodeState.READY, address=command.address, since=now),
         manager_address=command.manager_address,
         certificate=command.certificate,
+        data_address=command.data_address,
     )
     cause = "swarm init"
     ingress = network.first(command.cluster, now)
@@ -85,6 +89,55 @@ def update(_now: int, world: Snapshot, command: UpdateCluster) -> tuple[list[Cha
         unlock_key=command.new_unlock_key or cluster.unlock_key,
     )
     return [Put(changed, "swarm update")], Result(id=cluster.id)
+
+
+def add_pools(_now: int, world: Snapshot, command: AddPools) -> tuple[list[Change], Result]:
+    """More address pools, behind those that are there. None is ever taken away: networks may live in it."""
+    cluster = present(world)
+    if not command.pools:
+        raise InvalidArgument("no address pool is named")
+    every = checked_pools((*cluster.address_pools, *command.pools), cluster.subnet_size)
+    return [Put(replace(cluster, address_pools=every), "address pools added")], Result(id=cluster.id)
+
+
+def checked_pools(given: tuple[str, ...], size: int) -> tuple[str, ...]:
+    """The address pools in their plain form. Raises InvalidArgument where no subnet of prefix length `size`
+    can be cut out of one, or where two of them share addresses."""
+    if not 1 <= size <= 29:
+        raise InvalidArgument(
+            f"invalid subnet size {size}: subnets of networks have a mask length of 1 to 29"
+        )
+    found: list[str] = []
+    for text in given:
+        pool = _pool(text, size)
+        for other in found:
+            if pools.overlaps(pool, other):
+                raise InvalidArgument(
+                    f"address pool {pool} overlaps {other}: each address may be in one pool only"
+                )
+        found.append(pool)
+    return tuple(found)
+
+
+def _pool(text: str, size: int) -> str:
+    try:
+        net = ip_network(text.strip(), strict=False)
+    except ValueError:
+        raise InvalidArgument(
+            f"invalid address pool {text!r}: it should be in CIDR notation, like 10.20.0.0/16"
+        ) from None
+    if net.version != 4:
+        raise InvalidArgument(
+            f"invalid address pool {text}: pools are IPv4; a network with IPv6 gets a subnet of its own, or "
+            "the one that --subnet names"
+        )
+    if net.is_multicast or net.is_loopback or net.is_link_local or net.is_unspecified:
+        raise InvalidArgument(f"invalid address pool {text}: such addresses cannot be given to tasks")
+    if net.prefixlen > size:
+        raise InvalidArgument(
+            f"invalid address pool {text}: it is smaller than one subnet of mask length {size}"
+        )
+    return str(net)
 
 
 def require_node(world: Snapshot, node_id: str) -> Node:

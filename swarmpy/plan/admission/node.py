@@ -40,6 +40,7 @@ def join(now: int, world: Snapshot, command: JoinNode) -> tuple[list[Change], Re
         description=Description(hostname=command.hostname),
         status=NodeStatus(state=NodeState.UNKNOWN, address=command.address, since=now),
         certificate=command.certificate,
+        data_address=command.data_address,
     )
     return [Put(node, f"joined with the {command.role.word} token")], Result(id=node.id)
 
