@@ -7,6 +7,7 @@ rules of networks (plan/admission/network), JSON shapes (netrender.py).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -20,13 +21,17 @@ from swarmpy.api.errors import HttpError, plain
 from swarmpy.api.info import ENGINE_AWAY
 from swarmpy.api.site import Route, Site
 from swarmpy.model.commands import CreateNetwork, RemoveNetwork
+from swarmpy.model.errors import FailedPrecondition, NotFound
+from swarmpy.model.lifecycle import TERMINAL
 from swarmpy.model.objects import Network
 from swarmpy.model.specs import compact, network_view
+from swarmpy.plan.admission.network import PREDEFINED
 from swarmpy.state.snapshot import Snapshot
 
 LABEL = "io.swarmpy.network"
 _FORWARDED = ("Content-Type", "User-Agent")
 _FILTERS = ("driver", "id", "label", "name", "scope", "type", "dangling")
+_NO = ("0", "false")
 _ENGINE_SECONDS = 60.0
 
 
@@ -43,6 +48,8 @@ class Networks:
             ("POST", "/networks/create", self.create),
             ("GET", "/networks/{id}", self.inspect),
             ("DELETE", "/networks/{id}", self.remove),
+            ("POST", "/networks/prune", self.prune),
+            ("POST", "/networks/{id}/connect", self.connect),
         ]
 
     # ------------------------------------------------------------ ours
@@ -52,7 +59,8 @@ class Networks:
         asked = filters.parse(request.query.get("filters", "")).only(_FILTERS)
         world = await self._world()
         ours = [
-            netrender.network(item, {}, whole=False) for item in world.networks if _chosen(asked, item)
+            netrender.network(item, {}, whole=False)
+            for item in world.networks if _chosen(asked, world, item)
         ] if world is not None else []  # fmt: skip
         reply = await self._engine(request)
         theirs = [
@@ -60,7 +68,7 @@ class Networks:
             for one in msgspec.json.decode(reply.body, type=list[dict[str, Any]])
             if world is None or LABEL not in (one.get("Labels") or {})
         ] if reply.status == 200 else []  # fmt: skip
-        if reply.status >= 500 and not ours:
+        if reply.status != 200 and (reply.status < 500 or not ours):
             return _passed(reply)
         return render.respond([*ours, *theirs])
 
@@ -69,13 +77,18 @@ class Networks:
         verbose = body.strict_flag(request, "verbose")
         world = await self._world()
         item = self._find(world, request)
-        if world is None or item is None:
+        if item is None:
             reply = await self._engine(request)
-            if reply.status == 200:
-                found = msgspec.json.decode(reply.body, type=dict[str, Any])
-                if LABEL in (found.get("Labels") or {}):
-                    return render.respond(_from_below(found))
-            return _passed(reply)
+            found = _labelled(reply)
+            if found is None:
+                return _passed(reply)
+            if request.query.get("scope", "swarm") != "swarm":
+                raise HttpError(404, f"network {request.match_info['id']} not found")
+            item = world.networks.get(found["Labels"][LABEL]) if world is not None else None
+            if item is None:
+                return render.respond(_from_below(found))
+        if world is None:
+            raise AssertionError("a network of the cluster was found without its world")
         shown = netrender.network(item, await self._containers(item))
         shown["Peers"] = netrender.peers(world, item)
         if verbose:
@@ -86,16 +99,24 @@ class Networks:
         """POST /networks/create: ours where the driver is overlay or the scope is the swarm."""
         data = await request.read()
         raw = body.parse_object(data) if data else {}
+        name = raw.get("Name")
         if raw.get("Driver") != "overlay" and raw.get("Scope") != "swarm":
+            world = await self._world()
+            if world is not None and isinstance(name, str) and world.network_named(name) is not None:
+                raise HttpError(409, f"network with name {name} already exists")
             return _passed(await self._engine(request, data))
         with plain():
-            network_view(compact(raw))
+            name = network_view(compact(raw)).name
+        if name in PREDEFINED:
+            raise HttpError(403, f"operation is not permitted on predefined {name} network")
         if self._site.local.view().state == "inactive":
             raise HttpError(
                 500,
                 "This node is not a swarm manager. Overlay networks need a cluster: use 'swarmpy init' or "
                 "'swarmpy join' to connect this node to one and try again.",
             )
+        if self._site.control() is not None and name and await self._engine_has(name):
+            raise HttpError(409, f"network with name {name} already exists")
         command = CreateNetwork(
             request_id=self._site.request_id(request), id=self._site.fresh_id(), spec=compact(raw)
         )
@@ -107,9 +128,51 @@ class Networks:
         world = await self._world()
         item = self._find(world, request)
         if item is None:
-            return _passed(await self._engine(request))
+            # Not the Engine's counterpart of one of ours: containers of the cluster are to use it.
+            found = _labelled(await self._look(request))
+            if found is None:
+                return _passed(await self._engine(request))
+            world = await self._site.control().world()
+            item = refs.network(world, found["Labels"][LABEL])
         await self._site.submit(RemoveNetwork(request_id=self._site.request_id(request), network=item.id))
         return web.Response(status=204)
+
+    async def connect(self, request: web.Request) -> web.Response:
+        """POST /networks/{id}/connect: the Engine's networks only."""
+        item = self._find(await self._world(), request)
+        if item is not None or _labelled(await self._look(request)) is not None:
+            raise HttpError(
+                501,
+                f"a container of its own cannot be connected to the overlay network "
+                f"{request.match_info['id']} by this version of swarmpy: run it as a service with --network",
+            )
+        return _passed(await self._engine(request, await request.read()))
+
+    async def prune(self, request: web.Request) -> web.Response:
+        """POST /networks/prune: the Engine's unused networks, on a manager the cluster's too.
+
+        The Engine's counterparts of ours stay: they come and go with the cluster's tasks. With a filter
+        `until` the cluster's networks stay as well.
+        """
+        asked = filters.parse(request.query.get("filters", ""))
+        kept = {key: list(values) for key, values in asked.values.items()}
+        kept["label!"] = [*kept.get("label!", ()), LABEL]
+        said = {key: dict.fromkeys(values, True) for key, values in kept.items()}
+        path = f"{request.raw_path.partition('?')[0]}?filters={quote(json.dumps(said))}"
+        reply = await self._engine(request, path=path)
+        if reply.status != 200:
+            return _passed(reply)
+        shown = msgspec.json.decode(reply.body, type=dict[str, Any])
+        gone: list[str] = list(shown.get("NetworksDeleted") or [])
+        world = await self._world()
+        idle = [one for one in world.networks if _prunable(asked, world, one)] if world is not None else []
+        for item in idle:
+            try:
+                await self._site.submit(RemoveNetwork(network=item.id))
+            except (FailedPrecondition, NotFound):
+                continue  # something began to use it, or it is gone already
+            gone.append(item.name)
+        return render.respond({**shown, "NetworksDeleted": gone or None})
 
     # ------------------------------------------------------------ finding
 
@@ -147,11 +210,29 @@ class Networks:
 
     # ------------------------------------------------------------ the Engine's
 
-    async def _engine(self, request: web.Request, data: bytes = b"") -> Reply:
+    async def _engine_has(self, name: str) -> bool:
+        """Whether this node's Engine has a network of that name which is no counterpart of ours."""
+        try:
+            reply = await self._site.engine.request("GET", f"/networks/{quote(name, safe='')}")
+        except EngineAbsentError:
+            return False
+        if reply.status != 200 or _labelled(reply) is not None:
+            return False
+        return str(msgspec.json.decode(reply.body, type=dict[str, Any]).get("Name")) == name
+
+    async def _look(self, request: web.Request) -> Reply:
+        """What the Engine says of the network that is meant."""
+        try:
+            path = f"/networks/{quote(request.match_info['id'], safe='')}"
+            return await self._site.engine.request("GET", path)
+        except EngineAbsentError as error:
+            raise HttpError(503, ENGINE_AWAY.format(reason=error)) from None
+
+    async def _engine(self, request: web.Request, data: bytes = b"", path: str = "") -> Reply:
         kept = {name: request.headers[name] for name in _FORWARDED if name in request.headers}
         try:
             return await self._site.engine.request(
-                request.method, request.raw_path, body=data, headers=kept, timeout=_ENGINE_SECONDS
+                request.method, path or request.raw_path, body=data, headers=kept, timeout=_ENGINE_SECONDS
             )
         except EngineAbsentError as error:
             raise HttpError(503, ENGINE_AWAY.format(reason=error)) from None
@@ -161,8 +242,38 @@ def _passed(reply: Reply) -> web.Response:
     return web.Response(status=reply.status, body=reply.body, content_type="application/json")
 
 
-def _chosen(asked: filters.Filters, item: Network) -> bool:
-    words = asked.get("type")
+def _labelled(reply: Reply) -> dict[str, Any] | None:
+    """The Engine's counterpart of a network of ours; None where it is none."""
+    if reply.status != 200:
+        return None
+    found = msgspec.json.decode(reply.body, type=dict[str, Any])
+    return found if LABEL in (found.get("Labels") or {}) else None
+
+
+def _used(world: Snapshot, item: Network) -> bool:
+    """Whether anything would miss the network."""
+    live = (task.status.state not in TERMINAL for task in (world.bucket_in(item.id) or {}).values())
+    return (
+        item.view.ingress
+        or any(live)
+        or any(
+            one.target == item.id for service in world.services for one in service.view.task_template.networks
+        )
+    )
+
+
+def _prunable(asked: filters.Filters, world: Snapshot, item: Network) -> bool:
+    labels = item.view.labels
+    return (
+        "until" not in asked
+        and not _used(world, item)
+        and asked.labels("label", labels)
+        and not any(filters.Filters({"x": (one,)}).labels("x", labels) for one in asked.get("label!"))
+    )
+
+
+def _chosen(asked: filters.Filters, world: Snapshot, item: Network) -> bool:
+    words, dangling = asked.get("type"), asked.get("dangling")
     return (
         asked.exact("driver", "overlay")
         and asked.exact("scope", "swarm")
@@ -170,7 +281,7 @@ def _chosen(asked: filters.Filters, item: Network) -> bool:
         and (not asked.get("name") or any(part in item.name for part in asked.get("name")))
         and asked.labels("label", item.view.labels)
         and (not words or "custom" in words)
-        and "dangling" not in asked
+        and (not dangling or _used(world, item) is (dangling[0] in _NO))
     )
 
 

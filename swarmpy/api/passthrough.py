@@ -37,13 +37,17 @@ def is_ours(method: str, path: str) -> bool:
     """Whether the request is for the cluster (or needs a look first) rather than for the Engine."""
     bare = _VERSION.sub("", path.split("?", 1)[0], count=1)
     first = bare.lstrip("/").split("/", 1)[0]
-    return first in OURS or (method, bare) == ("POST", "/networks/create") or _is_network(method, bare)
+    return first in OURS or _is_network(method, bare)
 
 
 def _is_network(method: str, bare: str) -> bool:
-    """Whether it asks for networks, or for one; what is done with one (connect, prune) is the Engine's."""
+    """Whether it asks for networks, changes them, or connects to one; disconnecting is the Engine's."""
     words = bare.strip("/").split("/")
-    return words[0] == "networks" and len(words) <= 2 and method in {"GET", "HEAD", "DELETE"}
+    if words[0] != "networks":
+        return False
+    if method == "POST":
+        return words[1:] in (["create"], ["prune"]) or (len(words) == 3 and words[2] == "connect")
+    return len(words) <= 2 and method in {"GET", "HEAD", "DELETE"}
 
 
 def closing(head: bytes) -> bytes:

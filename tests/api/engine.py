@@ -15,6 +15,8 @@ class FakeEngine:
         self.bodies: list[bytes] = []
         self.events: asyncio.Queue[bytes] = asyncio.Queue()
         self.hung_up = asyncio.Event()
+        self.networks: dict[str, dict[str, object]] = {}
+        """What it has of networks, by name."""
         self._server: asyncio.AbstractServer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -75,7 +77,9 @@ class FakeEngine:
             "/containers/json": [{"Id": "c1"}],
             "/networks/create": {"Id": "n1"},
         }  # fmt: skip
-        if path in answers:
+        if path.startswith("/networks") and path not in answers:
+            answer(writer, *self._network(method, path.strip("/").split("/")[1:]))
+        elif path in answers:
             answer(
                 writer,
                 201 if method == "POST" else 200,
@@ -89,6 +93,18 @@ class FakeEngine:
         else:
             answer(writer, 404, {"message": f"engine: no {path}"})
         await writer.drain()
+
+    def _network(self, method: str, words: list[str]) -> tuple[int, object]:
+        if not words:
+            return 200, list(self.networks.values())
+        if words == ["prune"]:
+            return 200, {"NetworksDeleted": ["idle"]}
+        found = [one for one in self.networks.values() if words[0] in (one["Id"], one["Name"])]
+        if not found:
+            return 404, {"message": f"network {words[0]} not found"}
+        if method == "DELETE":
+            del self.networks[str(found[0]["Name"])]
+        return (200, found[0]) if method == "GET" else (204 if method == "DELETE" else 200, "")
 
     async def _attach(self, reader, writer, _target, _head) -> None:  # type: ignore[no-untyped-def]
         writer.write(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")

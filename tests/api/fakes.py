@@ -18,6 +18,7 @@ from swarmpy.model.lifecycle import NodeState, Role, TaskState
 from swarmpy.model.objects import Cluster, Description, Node, NodeStatus, Task, TaskStatus
 from swarmpy.pki import ca, tokens
 from swarmpy.plan import manager
+from swarmpy.plan.admission import network
 from swarmpy.plan.admission.admit import admit
 from swarmpy.ports import InitRequest, JoinRequest, LogQuery, ManagersView, NodeView, TaskLogFrame
 from swarmpy.state.changes import Change, Put
@@ -78,7 +79,11 @@ class FakeControl:
             worker_token=tokens.make_token(digest),
             manager_token=tokens.make_token(digest),
         )
-        items = [cluster, *(make_node(n, Role.MANAGER if n == 1 else Role.WORKER, "pem") for n in (1, 2, 3))]
+        items = [
+            cluster,
+            network.first(cluster, START),
+            *(make_node(n, Role.MANAGER if n == 1 else Role.WORKER, "pem") for n in (1, 2, 3)),
+        ]
         self.current = Snapshot().evolve([Put(item) for item in items], 1, START)
         self.reachable = frozenset({"node1".ljust(25, "0")})
         self.broken: Refusal | None = None
@@ -89,6 +94,7 @@ class FakeControl:
         self._reading = 0
         self._readers = asyncio.Condition()
         self._moved = asyncio.Event()
+        self.settle()
 
     def evolve(self, changes: list[Change]) -> None:
         world = self.current

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -90,7 +91,9 @@ async def test_create_waits_until_it_has_converged(rig: Rig) -> None:
 
 async def test_refusals_are_shown(rig: Rig) -> None:
     for words, text in (
-        (("--publish", "80:80"), "mode=host"),
+        (("--publish", "80:80", "--endpoint-mode", "dnsrr"), "can't be used with dnsrr mode"),
+        (("--network", "nope"), "network nope not found"),
+        (("--network", "ingress"), "Service cannot be explicitly attached to the ingress network"),
         (("--mode", "replicated-job"), "jobs are not supported"),
         (("--constraint", "nonsense"), "constraint expected one operator from =="),
         (("--limit-cpu", "0.0001"), "invalid cpu value 0.0001: Must be at least 0.001"),
@@ -100,6 +103,39 @@ async def test_refusals_are_shown(rig: Rig) -> None:
         said = await docker(rig, "service", "create", "-d", *words, "nginx", code=1)
         assert text in said, said
     assert "service nope not found" in await docker(rig, "service", "rm", "nope", code=1)
+
+
+async def test_networks(rig: Rig) -> None:
+    made = await docker(
+        rig, "network", "create", "-d", "overlay", "--subnet", "10.7.0.0/24", "--label", "a=b", "back"
+    )
+    back = rig.control.current.network_named("back")
+    assert back is not None
+    assert made == f"{back.id}\n"
+    assert "already exists" in await docker(rig, "network", "create", "-d", "overlay", "back", code=1)
+    rows = columns(await docker(rig, "network", "ls", "--filter", "driver=overlay"))
+    assert [row[1:] for row in rows[1:]] == [["back", "overlay", "swarm"], ["ingress", "overlay", "swarm"]]
+    await docker(
+        rig, "service", "create", "-d", "--name", "web", "--network", "name=back,alias=www", "--publish",
+        "8080-8081:80-81", "nginx",
+    )  # fmt: skip
+    assert "*:8080-8081->80-81/tcp" in await docker(rig, "service", "ls")
+    pretty = await docker(rig, "service", "inspect", "--pretty", "web")
+    assert "Networks: back" in pretty
+    assert "Endpoint Mode:\tvip" in pretty
+    assert "PublishMode = ingress" in pretty
+    shown = json.loads(await docker(rig, "network", "inspect", "--verbose", "back"))[0]
+    assert shown["IPAM"]["Config"] == [{"Subnet": "10.7.0.0/24", "Gateway": "10.7.0.1"}]
+    assert shown["Services"]["web"]["VIP"] == "10.7.0.2"
+    assert len(shown["Services"]["web"]["Tasks"]) == 1
+    assert "is in use by service" in await docker(rig, "network", "rm", "back", code=1)
+    await docker(
+        rig, "service", "update", "-d", "--network-rm", "back", "--publish-rm", "80", "--publish-add",
+        "target=90,published=9090", "web",
+    )  # fmt: skip
+    assert "*:8081->81/tcp, *:9090->90/tcp" in await docker(rig, "service", "ls")
+    assert await docker(rig, "network", "rm", "back") == "back\n"
+    assert "network back not found" in await docker(rig, "network", "inspect", "back", code=1)
 
 
 async def test_swarm_commands(rig: Rig) -> None:

@@ -250,13 +250,6 @@ async def test_no_quorum_is_unavailable(rig: Rig) -> None:
         ),
         ("POST", "/secrets/create", {"Name": "x"}, 501, "secrets are not supported"),
         ("POST", "/configs/create", {"Name": "x"}, 501, "configs are not supported"),
-        (
-            "POST",
-            "/networks/create",
-            {"Name": "x", "Driver": "overlay"},
-            501,
-            "overlay networks are not supported",
-        ),
         ("GET", "/secrets/x", None, 404, "secret x not found"),
         ("POST", "/swarm/init", {"ListenAddr": "0.0.0.0:2377"}, 503, "This node is already part of a swarm."),
         ("POST", "/swarm/leave", None, 503, "Removing the last manager erases all current state"),

@@ -78,7 +78,11 @@ def test_pools_size_and_port_of_init(world: Snapshot) -> None:
     assert [one.subnet for one in ingress.subnets] == ["10.64.0.0/26"]
 
 
-INTERFACES = (Interface("eth0", "192.0.2.1"), Interface("eth1", "198.51.100.1"), Interface("eth1", "2001:db8::1"))
+INTERFACES = (
+    Interface("eth0", "192.0.2.1"),
+    Interface("eth1", "198.51.100.1"),
+    Interface("eth1", "2001:db8::1"),
+)
 
 
 @pytest.mark.parametrize(

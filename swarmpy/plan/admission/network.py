@@ -49,10 +49,10 @@ def create(now: int, world: Snapshot, command: CreateNetwork) -> Admitted:
         subnets=_subnets(world, spec, command.id), vni=_vni(world, spec),
     )  # fmt: skip
     unknown = sorted(set(spec.options) - KNOWN_OPTIONS)
-    warnings = tuple(
-        f"the overlay driver does not know the option {name}: it has no effect" for name in unknown
-    )
-    return [Put(network, "network create")], Result(id=network.id, warnings=warnings)
+    warnings = [f"the overlay driver does not know the option {name}: it has no effect" for name in unknown]
+    if spec.attachable:
+        warnings.append("attachable has no effect yet: containers join the network as tasks of services only")
+    return [Put(network, "network create")], Result(id=network.id, warnings=tuple(warnings))
 
 
 def remove(_now: int, world: Snapshot, command: RemoveNetwork) -> Admitted:
