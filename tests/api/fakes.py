@@ -25,6 +25,7 @@ from swarmpy.state.changes import Change, Put
 from swarmpy.state.snapshot import Snapshot
 
 START = 1_700_000_000_123_456_000
+STEP = 1_000_000
 GIB = 2**30
 
 
@@ -84,7 +85,8 @@ class FakeControl:
             network.first(cluster, START),
             *(make_node(n, Role.MANAGER if n == 1 else Role.WORKER, "pem") for n in (1, 2, 3)),
         ]
-        self.current = Snapshot().evolve([Put(item) for item in items], 1, START)
+        # A moment earlier: giving the nodes their addresses in the mesh's network takes one step of time.
+        self.current = Snapshot().evolve([Put(item) for item in items], 1, START - STEP)
         self.reachable = frozenset({"node1".ljust(25, "0")})
         self.broken: Refusal | None = None
         self.frames: list[TaskLogFrame] = []
@@ -98,7 +100,7 @@ class FakeControl:
 
     def evolve(self, changes: list[Change]) -> None:
         world = self.current
-        self.current = world.evolve(changes, world.version + 1, world.at + 1_000_000)
+        self.current = world.evolve(changes, world.version + 1, world.at + STEP)
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
 

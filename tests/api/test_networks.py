@@ -286,9 +286,8 @@ async def test_prune(rig: Rig) -> None:
         200, {"NetworksDeleted": ["idle", "idle2"]},
     )  # fmt: skip
     asked = rig.engine.heads[-1].split(" ")[1]
-    assert (
-        asked == f"/v1.41/networks/prune?filters={quote(json.dumps({'label!': {'keep': True, LABEL: True}}))}"
-    )
+    path, _, said = unquote(asked).partition("?filters=")
+    assert (path, json.loads(said)) == ("/v1.41/networks/prune", {"label!": {"keep": True, LABEL: True}})
     until = quote(json.dumps({"until": ["24h"]}))
     assert (await rig.call("POST", f"/networks/prune?filters={until}"))[1] == {"NetworksDeleted": ["idle"]}
     assert (await rig.call("POST", "/networks/prune"))[1] == {"NetworksDeleted": ["idle", "idle1"]}
