@@ -5,6 +5,8 @@ What belongs here: which port a service gets, and why it cannot have one. What d
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec.structs import replace
 
 from swarmpy.model.errors import FailedPrecondition, InvalidArgument
@@ -29,20 +31,23 @@ def resolve(
     }  # fmt: skip
     plain = [replace(port, protocol=port.protocol or "tcp", publish_mode=port.publish_mode or "ingress")
              for port in asked]  # fmt: skip
-    own = {(port.protocol, port.published_port) for port in plain if port.published_port}
-    chosen: list[Port] = []
     for port in plain:
         if port.published_port:
             _check(port, taken)
-            chosen.append(port)
-        elif port.publish_mode == "host":
-            chosen.append(port)
-        else:
-            kept = _kept(port, before, own)
-            number = kept or _free(port.protocol, own | taken.keys())
-            own.add((port.protocol, number))
-            chosen.append(replace(port, published_port=number))
-    return tuple(chosen)
+    own = {(port.protocol, port.published_port) for port in plain if port.published_port}
+    # All that is kept first: a new port must not take the number of one that was there before.
+    kept = [_settled(port, own, lambda port: _kept(port, before, own)) for port in plain]
+    return tuple(_settled(port, own, lambda port: _free(port.protocol, own | taken.keys())) for port in kept)
+
+
+def _settled(port: Port, own: set[tuple[str, int]], choose: Callable[[Port], int]) -> Port:
+    """The port with the number chosen for it, 0 for none yet, which then counts among its service's `own`."""
+    if port.published_port or port.publish_mode == "host":
+        return port
+    number = choose(port)
+    if number:
+        own.add((port.protocol, number))
+    return replace(port, published_port=number)
 
 
 def _check(port: Port, taken: dict[tuple[str, int], tuple[str, Service]]) -> None:

@@ -98,6 +98,7 @@ class Cluster:
                     Created="2026-01-02T04:04:05.5+01:00"))}  # fmt: skip
         self.tokens = {"Worker": "SWMTKN-1-aaa-worker", "Manager": "SWMTKN-1-aaa-manager"}
         self.swarm_spec: dict[str, Any] = {"Name": "default", "Labels": {}, "Orchestration": {}}
+        self.pools = ["10.0.0.0/8"]
         self.registry: dict[str, Any] = {}
         self.logs: list[tuple[int, bytes]] = []
         self.network_warning = ""
@@ -242,6 +243,7 @@ class Cluster:
             "ID": "c1",
             "Version": {"Index": self.index},
             "Spec": self.swarm_spec,
+            "DefaultAddrPool": self.pools,
             "JoinTokens": self.tokens,
         }
 

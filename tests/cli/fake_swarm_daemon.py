@@ -105,6 +105,12 @@ class Handler(BaseHTTPRequestHandler):
                               ("/networks", self.serve_networks)):  # fmt: skip
             if path == prefix or path.startswith(prefix + "/"):
                 return serve(cluster, path[len(prefix) :].strip("/"), query, body)
+        if path == "/swarmpy/v1/address-pools":
+            if "bad" in body["Add"]:
+                raise Refused(400, "rpc error: code = InvalidArgument desc = invalid address pool 'bad'")
+            cluster.pools += body["Add"]
+            cluster.next()
+            return 200, None
         if path == "/swarmpy/v1/explain":
             return 200, self.server.explanation
         raise Refused(404, "page not found")

@@ -153,6 +153,20 @@ def test_refused_beyond_docker(words: str, text: str, daemon: FakeDaemon, swarmp
     assert not daemon.cluster.requests
 
 
+def test_address_pools_are_added(daemon: FakeDaemon, swarmpy: Run) -> None:
+    done = swarmpy("swarm", "update", "--default-addr-pool-add", "172.16.0.0/12,192.168.0.0/16")
+    assert (done.code, done.out) == (0, "Swarm updated.\n")
+    assert daemon.cluster.pools == ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
+    assert not daemon.sent("POST", "/swarm/update")
+    # Together with the spec: the version that is written is the one after the pools were added.
+    done = swarmpy("swarm", "update", "--default-addr-pool-add", "100.64.0.0/10", "--task-history-limit", "3")
+    assert (done.code, done.out) == (0, "Swarm updated.\n")
+    assert daemon.cluster.swarm_spec["Orchestration"]["TaskHistoryRetentionLimit"] == 3
+    done = swarmpy("swarm", "update", "--default-addr-pool-add", "bad", "--task-history-limit", "9")
+    assert (done.code, "invalid address pool 'bad'" in done.err) == (1, True)
+    assert daemon.cluster.swarm_spec["Orchestration"]["TaskHistoryRetentionLimit"] == 3
+
+
 def test_a_service_of_old_clients_moves_its_networks(daemon: FakeDaemon, swarmpy: Run) -> None:
     """Before API 1.44 networks stood beside the template."""
     daemon.cluster.create({"Name": "web", "TaskTemplate": {"ContainerSpec": {"Image": "x"}},

@@ -175,6 +175,7 @@ def _subnets(world: Snapshot, spec: NetworkSpec, network_id: str) -> tuple[Subne
     taken = [subnet.subnet for network in world.networks for subnet in network.subnets]
     found: list[Subnet] = []
     for config in spec.ipam.config:
+        _check_alone(config)
         subnet = _given(config) if config.subnet else _from_pools(world, [*taken, *(s.subnet for s in found)])
         for other in (*taken, *(one.subnet for one in found)):
             if pools.overlaps(subnet.subnet, other):
@@ -221,6 +222,10 @@ def _given(config: IPAMConfig) -> Subnet:
     gateway = config.gateway or pools.first_address(config.subnet)
     for what, address in (("gateway", gateway), *config.auxiliary_addresses.items()):
         _check_inside(what, address, config.subnet)
+    if net.version == 4 and _plain(gateway) in {str(net.network_address), str(net.broadcast_address)}:
+        raise InvalidArgument(
+            f"invalid gateway {gateway}: it is the first or last address of {config.subnet}"
+        )
     return Subnet(
         subnet=config.subnet, gateway=_plain(gateway), ip_range=config.ip_range,
         reserved=tuple(sorted(_plain(one) for one in config.auxiliary_addresses.values())),
@@ -230,6 +235,14 @@ def _given(config: IPAMConfig) -> Subnet:
 def _plain(address: str) -> str:
     """The address in its usual spelling, without a prefix length: the kernel knows no other."""
     return str(ip_address(pools.bare(address)))
+
+
+def _check_alone(config: IPAMConfig) -> None:
+    """A range or an address means nothing without the subnet that it lies in."""
+    aux = ", ".join(config.auxiliary_addresses.values())
+    for what, said in (("gateway", config.gateway), ("ip-range", config.ip_range), ("aux-address", aux)):
+        if said and not config.subnet:
+            raise InvalidArgument(f"{what} {said} needs a subnet: name the one that it lies in with --subnet")
 
 
 def _check_range(config: IPAMConfig) -> None:
