@@ -197,7 +197,9 @@ def _host_ports(task: Assigned) -> dict[str, list[dict[str, str]]]:
     bindings: dict[str, list[dict[str, str]]] = {}
     for port in endpoint_view(task.endpoint).ports:
         if port.publish_mode == "host":
-            bindings.setdefault(_port_key(port), []).append({"HostPort": str(port.published_port or "")})
+            where = {"HostIp": port.host_ip} if port.host_ip else {}
+            binding = {**where, "HostPort": str(port.published_port or "")}
+            bindings.setdefault(_port_key(port), []).append(binding)
     return bindings
 
 

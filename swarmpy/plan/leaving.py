@@ -49,11 +49,17 @@ def leaves(task: Task, told: TaskState | None) -> bool:
 
 def drain_of(labels: dict[str, str]) -> float:
     """The drain delay that the service's labels ask for, in seconds; what cannot be read is the default."""
+    seconds = seconds_of(labels.get(DRAIN_LABEL, ""))
+    return DRAIN if seconds is None else seconds
+
+
+def seconds_of(text: str) -> float | None:
+    """A drain delay as it is written; None for what is none."""
     try:
-        seconds = float(labels.get(DRAIN_LABEL, DRAIN))
+        seconds = float(text)
     except ValueError:
-        return DRAIN
-    return min(seconds, LONGEST) if seconds >= 0 else DRAIN
+        return None
+    return seconds if 0 <= seconds <= LONGEST else None
 
 
 def wait(now: float, leaver: Leaver, silent: Collection[str]) -> float:

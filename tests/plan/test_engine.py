@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -158,6 +159,18 @@ def test_the_container_of_a_task() -> None:
     assert body["Labels"]["com.docker.swarm.task.name"] == "web.2.t"
     assert body["Labels"]["com.docker.swarm.node.id"] == "n1"
     assert body["Labels"]["io.swarmpy.cluster"] == "cluster"
+
+
+def test_ports_of_the_host_and_the_address_they_are_published_on() -> None:
+    endpoint = json.dumps({"Ports": [
+        {"TargetPort": 80, "PublishedPort": 8080, "PublishMode": "host", "HostIP": "192.0.2.1"},
+        {"TargetPort": 53, "Protocol": "udp", "PublishMode": "host"},
+        {"TargetPort": 90, "PublishedPort": 90},
+    ]})  # fmt: skip
+    body = create_body(msgspec.structs.replace(assigned(), endpoint=endpoint), NODE, "cluster", {})[0]
+    assert body["HostConfig"]["PortBindings"] == {
+        "80/tcp": [{"HostIp": "192.0.2.1", "HostPort": "8080"}], "53/udp": [{"HostPort": ""}],
+    }  # fmt: skip
 
 
 def test_containers_keep_their_order_out_of_it() -> None:

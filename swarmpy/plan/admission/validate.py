@@ -8,7 +8,7 @@ What does not belong here: rules that need the world, such as names in use and v
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 
 from swarmpy.model.errors import InvalidArgument, Unimplemented, Unknown
@@ -26,7 +26,7 @@ from swarmpy.model.specs import (
     TaskTemplate,
     UpdateConfig,
 )
-from swarmpy.plan import constraints, template
+from swarmpy.plan import constraints, leaving, template
 
 MIN_NANO_CPUS = 1_000_000
 MIN_MEMORY = 4 * 1024 * 1024
@@ -63,6 +63,7 @@ def check(spec: ServiceSpec) -> None:
         raise InvalidArgument(str(error)) from None
     _mode(spec.mode)
     _job(spec)
+    _drain(spec.labels)
     for config, kind in ((spec.update_config, "update"), (spec.rollback_config, "rollback")):
         if config is not None:
             _update(config, kind)
@@ -278,6 +279,16 @@ def _update(config: UpdateConfig, kind: str) -> None:
         )
 
 
+def _drain(labels: Mapping[str, str]) -> None:
+    """A drain delay that cannot be read would be the default, and nobody would know."""
+    text = labels.get(leaving.DRAIN_LABEL)
+    if text is not None and leaving.seconds_of(text) is None:
+        raise InvalidArgument(
+            f"invalid label {leaving.DRAIN_LABEL}={text}: a number of seconds from 0 to "
+            f"{leaving.LONGEST:.0f} is expected, such as 10 or 0.5"
+        )
+
+
 def _endpoint(endpoint: EndpointSpec) -> None:
     if endpoint.mode not in {"", "vip", "dnsrr"}:
         raise InvalidArgument(f'invalid resolution mode: "{endpoint.mode}"')
@@ -318,6 +329,11 @@ def _reach(port: Port) -> None:
         raise InvalidArgument("a port published with mode=host keeps its client's address: leave source away")
     if port.host_ip:
         try:
-            ip_address(port.host_ip)
+            version = ip_address(port.host_ip).version
         except ValueError:
             raise InvalidArgument(f"invalid host_ip {port.host_ip!r}: an IP address is expected") from None
+        if version == 6 and port.publish_mode != "host":
+            raise Unimplemented(
+                f"host_ip {port.host_ip}: the routing mesh is IPv4 only in this version of swarmpy; publish "
+                "on IPv6 addresses with mode=host"
+            )

@@ -251,6 +251,34 @@ def test_what_the_world_forbids() -> None:
         ),
         (spec(EndpointSpec={"Ports": [port(TargetPort=0)]}), InvalidArgument, "invalid target port 0"),
         (spec(EndpointSpec={"Mode": "x"}), InvalidArgument, 'invalid resolution mode: "x"'),
+        (
+            spec(EndpointSpec={"Ports": [{"TargetPort": 80, "HostIP": "nope"}]}),
+            InvalidArgument,
+            "invalid host_ip 'nope': an IP address is expected",
+        ),
+        (
+            spec(EndpointSpec={"Ports": [{"TargetPort": 80, "HostIP": "::1"}]}),
+            Unimplemented,
+            "the routing mesh is IPv4 only",
+        ),
+        (
+            spec(EndpointSpec={"Ports": [{"TargetPort": 80, "Source": "x"}]}),
+            InvalidArgument,
+            "invalid port source 'x': it is preserve, snat or local",
+        ),
+        (
+            spec(EndpointSpec={"Ports": [port(Source="snat")]}),
+            InvalidArgument,
+            "keeps its client's address: leave source away",
+        ),
+        *(
+            (
+                spec(Labels={"io.swarmpy.drain-delay": text}),
+                InvalidArgument,
+                f"invalid label io.swarmpy.drain-delay={text}: a number of seconds from 0 to 3600",
+            )
+            for text in ("10s", "", "-1", "nan", "3601")
+        ),
         (spec(Labels={"a": 1}), InvalidArgument, r"$.Labels"),
         ([], InvalidArgument, "invalid ServiceSpec"),
     ],
@@ -281,6 +309,8 @@ def test_refused(raw: object, kind: type[Refusal], text: str) -> None:
                 "Ports": [port(PublishedPort=53), port(PublishedPort=53, Protocol="udp")],
             }
         ),
+        spec(Labels={"io.swarmpy.drain-delay": "0.5"}),
+        spec(EndpointSpec={"Ports": [port(HostIP="::1"), port(HostIP="192.0.2.1", PublishedPort=80)]}),
         spec(Name="a_b-c", Mode={"Replicated": {"Replicas": 0}}),
     ],
 )
