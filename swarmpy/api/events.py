@@ -1,7 +1,8 @@
 """GET /events: the Engine's events and, on managers, the cluster's, in one stream.
 
-Cluster events are differences between two worlds that this manager applied. What does not belong here: what
-the Engine's own events mean; they pass as they came.
+Cluster events are differences between two worlds that this manager applied. The Engine's pass as they came,
+but for those of its counterparts of the cluster's networks, which nobody made. What does not belong here: what
+the Engine's own events mean.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from swarmpy.api.errors import HttpError, log
 from swarmpy.api.info import ENGINE_AWAY
 from swarmpy.api.site import Route, Site
 from swarmpy.model.errors import Refusal
-from swarmpy.model.objects import Node, Object, Service
+from swarmpy.model.objects import Network, Node, Object, Service
 from swarmpy.model.specs import SECOND
 from swarmpy.ports import Control
 from swarmpy.state.snapshot import Snapshot, Table
@@ -35,6 +36,8 @@ BUFFER = 1024
 """Events that a slow client may lag behind before its stream is ended."""
 RETRY_SECONDS = 1.0
 
+_DRIVER = b"swarmpy"
+"""What the Engine calls the driver of its counterparts of the cluster's networks."""
 _NAMED = ("daemon", "container", "plugin", "volume", "network", "node", "service", "secret", "config")
 _KNOWN = frozenset({*_NAMED, "event", "type", "scope", "label", "image"})
 
@@ -108,6 +111,7 @@ def differences(old: Snapshot, new: Snapshot) -> Iterator[Event]:
     """The events that lead from one world to a later one, nodes first, by id."""
     yield from _table("node", old.nodes, new.nodes, new.at)
     yield from _table("service", old.services, new.services, new.at)
+    yield from _table("network", old.networks, new.networks, new.at)
 
 
 def _table(kind: str, old: Table[Any], new: Table[Any], at: int) -> Iterator[Event]:
@@ -117,7 +121,7 @@ def _table(kind: str, old: Table[Any], new: Table[Any], at: int) -> Iterator[Eve
         before = old.get(item.id)
         if before is None:
             yield _event(kind, "create", item, item.created_at, {})
-        elif before is not item:
+        elif before is not item and kind != "network":  # what changes of those is only what is given away
             yield _event(kind, "update", item, item.updated_at, _changes(before, item))
     for item in old:
         if item.id not in new:
@@ -125,7 +129,7 @@ def _table(kind: str, old: Table[Any], new: Table[Any], at: int) -> Iterator[Eve
 
 
 def _event(kind: str, action: str, item: Object, at: int, more: Mapping[str, str]) -> Event:
-    name = item.name if isinstance(item, Service) else ""
+    name = item.name if isinstance(item, Service | Network) else ""
     if isinstance(item, Node):
         name = item.view.name or item.description.hostname
     return {
@@ -254,7 +258,7 @@ class Events:
         with suppress(EngineAbsentError):
             bounds = {**query, "since": _seconds(since), "until": _seconds(end)}
             async with aclosing(self._site.engine.events(bounds)) as lines:
-                past.extend([(_time_of(line), line) async for line in lines])
+                past.extend([(_time_of(line), line) async for line in lines if not _of_counterpart(line)])
         return [line for _, line in sorted(past, key=lambda pair: pair[0])]
 
     async def _live(
@@ -272,7 +276,8 @@ class Events:
         async def from_engine() -> None:
             async with aclosing(self._site.engine.events(query)) as lines:
                 async for line in lines:
-                    await response.write(line)
+                    if not _of_counterpart(line):
+                        await response.write(line)
 
         engine = asyncio.create_task(_quiet(from_engine()))
         cluster = asyncio.create_task(self._from_cluster(asked, queue, response))
@@ -304,6 +309,18 @@ async def _quiet(stream: Coroutine[Any, Any, None]) -> bool:
 
 def _line(event: Event) -> bytes:
     return msgspec.json.encode(event) + b"\n"
+
+
+def _of_counterpart(line: bytes) -> bool:
+    """Whether the Engine tells of a network that our driver serves."""
+    if b'"network"' not in line or _DRIVER not in line:
+        return False
+    try:
+        event = json.loads(line)
+        attributes = event["Actor"]["Attributes"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return bool(event.get("Type") == "network" and attributes.get("type") == _DRIVER.decode())
 
 
 def _time_of(line: bytes) -> int:

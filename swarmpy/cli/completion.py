@@ -35,6 +35,7 @@ function __swarmpy_complete
 end
 complete -c swarmpy -f -a '(__swarmpy_complete)'
 """
+_NETWORK_FLAGS = frozenset(("network", "network-add", "network-rm"))
 _SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 
@@ -96,7 +97,7 @@ def _wanted(verb: Verb, words: list[str]) -> Flag | None:
 def _verb(verb: Verb, words: list[str], last: str, host: str) -> list[str]:
     flag = _wanted(verb, words)
     if flag is not None:
-        return list(flag.kind.choices)
+        return list(flag.kind.choices) or (_networks(host) if flag.name in _NETWORK_FLAGS else [])
     if last.startswith("-"):
         return [*sorted(f"--{one.name}" for one in verb.flags if not one.refused), "--help"]
     if not isinstance(verb.subject, str):
@@ -105,6 +106,13 @@ def _verb(verb: Verb, words: list[str], last: str, host: str) -> list[str]:
         return _names(verb, host)
     except CommandError:
         return []  # a completion without a daemon is no completion; a message would garble the line
+
+
+def _networks(host: str) -> list[str]:
+    try:
+        return sorted(str(one.get("Name", "")) for one in Client(host).get("/networks"))
+    except CommandError:
+        return []  # as above
 
 
 def _names(verb: Verb, host: str) -> list[str]:
@@ -117,5 +125,5 @@ def _names(verb: Verb, host: str) -> list[str]:
         )
         return ["self", *names] if verb.name in ("ps", "inspect") else names
     if verb.subject == "network":
-        return sorted(str(one.get("Name", "")) for one in Client(host).get("/networks"))
+        return _networks(host)
     return []

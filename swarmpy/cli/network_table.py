@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from swarmpy.cli.node_table import FILTERS, FORMAT
 from swarmpy.cli.tables import Flag, Noun, Verb
-from swarmpy.cli.values import FILTER, INT, LABELS, LIST, MAP, STRING, STRINGS, SWITCH
+from swarmpy.cli.values import FILTER, INT, LABELS, LIST, MAP, STRING, STRINGS, SWITCH, choice
 
 _CREATE = (
     Flag("attachable", SWITCH, "Enable manual container attachment"),
@@ -13,7 +13,7 @@ _CREATE = (
     Flag("config-only", SWITCH, "Create a configuration only network"),
     Flag(
         "driver",
-        STRING,
+        choice("bridge", "ipvlan", "macvlan", "overlay"),
         'Driver to manage the Network: "overlay" spans the cluster, others are of this node',
         short="d",
         default="bridge",

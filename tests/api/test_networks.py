@@ -305,6 +305,41 @@ async def test_connecting_is_for_the_engines_networks(rig: Rig) -> None:
         assert (status, "run it as a service with --network" in text) == (501, True)
 
 
+# ------------------------------------------------------------ events
+
+
+async def test_events(rig: Rig) -> None:
+    reply = await rig.session.get("http://d/events")
+    attributes = {"name": "back", "type": "swarmpy", "container": "c1"}
+    for action in (
+        "create",
+        "connect",
+        "disconnect",
+        "destroy",
+    ):  # of the Engine's counterpart: nobody's news
+        event = {"Type": "network", "Action": action, "Actor": {"ID": HEX, "Attributes": attributes}}
+        await rig.engine.events.put(json.dumps(event).encode() + b"\n")
+    own = {"Type": "network", "Action": "create",
+           "Actor": {"ID": HEX, "Attributes": {"name": "swarmpy", "type": "bridge"}}}  # fmt: skip
+    await rig.engine.events.put(json.dumps(own).encode() + b"\n")
+    assert json.loads(await reply.content.readline()) == own
+    key = await create(rig)
+    first = json.loads(await reply.content.readline())
+    service = await rig.create(
+        TaskTemplate={"ContainerSpec": {"Image": "x"}, "Networks": [{"Target": "back"}]}
+    )
+    await rig.call("DELETE", f"/services/{service}")
+    await rig.call("DELETE", "/networks/back")
+    seen = [first]
+    while seen[-1]["Action"] != "remove" or seen[-1]["Type"] != "network":
+        seen.append(json.loads(await reply.content.readline()))
+    reply.close()
+    networks = [one for one in seen if one["Type"] == "network"]
+    assert [(one["Action"], one["scope"], one["Actor"]) for one in networks] == [
+        (action, "swarm", {"ID": key, "Attributes": {"name": "back"}}) for action in ("create", "remove")
+    ]  # giving addresses away is no update of the network
+
+
 # ------------------------------------------------------------ nodes of every kind
 
 

@@ -23,19 +23,29 @@ async def test_init_and_join_reach_the_node(rig: Rig) -> None:
         "AdvertiseAddr": "eth0",
         "Spec": {"CAConfig": {"NodeCertExpiry": 7200000000000}},
         "Availability": "drain",
-        "DefaultAddrPool": None,
+        "DefaultAddrPool": ["10.64.0.0/12"],
+        "SubnetSize": 26,
+        "DataPathAddr": "eth1",
+        "DataPathPort": 5000,
     }
     status, node = await rig.call("POST", "/v1.41/swarm/init", wish)
     assert (status, node) == (200, rig.local.shown.node_id)
     made = rig.local.calls[-1]
     assert isinstance(made, InitRequest)
     assert (made.advertise_address, made.availability) == ("eth0", "drain")
+    assert (made.address_pools, made.subnet_size) == (("10.64.0.0/12",), 26)
+    assert (made.data_path_address, made.data_path_port) == ("eth1", 5000)
     assert json.loads(made.spec) == wish["Spec"]
     rig.local.become("inactive")
-    wish = {"ListenAddr": "0.0.0.0:2377", "RemoteAddrs": ["10.0.0.1:2377"], "JoinToken": "SWMTKN-x"}
+    assert (await rig.call("POST", "/swarm/init", {**wish, "DefaultAddrPool": None}))[0] == 200
+    assert rig.local.calls[-1].address_pools == ()  # type: ignore[attr-defined]
+    rig.local.become("inactive")
+    wish = {"ListenAddr": "0.0.0.0:2377", "RemoteAddrs": ["10.0.0.1:2377"], "JoinToken": "SWMTKN-x",
+            "DataPathAddr": "192.0.2.7"}  # fmt: skip
     assert await rig.call("POST", "/swarm/join", wish) == (200, None)
     joined = rig.local.calls[-1]
     assert isinstance(joined, JoinRequest)
+    assert joined.data_path_address == "192.0.2.7"
     assert (joined.remote_addresses, joined.token) == (("10.0.0.1:2377",), "SWMTKN-x")
 
 

@@ -125,6 +125,9 @@ COMPLETIONS = [
     (["service", "update", "--update-order", ""], ["start-first", "stop-first"]),
     (["service", "create", "--netw"], ["--network"]),
     (["service", "create", "--endpoint-mode", ""], ["vip", "dnsrr"]),
+    (["service", "create", "--network", "b"], ["back10", "back9", "bridge"]),
+    (["service", "update", "--network-rm", "in"], ["ingress"]),
+    (["network", "create", "-d", "o"], ["overlay"]),
     (["network", "rm", "b"], ["back10", "back9", "bridge"]),
     (
         ["network", "create", "--i"],

@@ -6,11 +6,13 @@ Real nodes of the simulator, joined over its wire.
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
+from swarmpy.adapters.clock import SystemClock, SystemEntropy
 from swarmpy.model.errors import InvalidArgument, Refusal
-from swarmpy.node import addresses
+from swarmpy.node import addresses, begin
 from swarmpy.node.node import Node
 from swarmpy.node.toolbox import Interface
 from swarmpy.ports import InitRequest, JoinRequest
@@ -76,6 +78,23 @@ def test_pools_size_and_port_of_init(world: Snapshot) -> None:
     ingress = world.ingress_network()
     assert ingress is not None
     assert [one.subnet for one in ingress.subnets] == ["10.64.0.0/26"]
+
+
+@pytest.mark.parametrize(
+    ("wish", "sentence"),
+    [
+        ({"data_path_port": 1023}, "data path port must be between 1024 and 49151"),
+        ({"data_path_port": 49152}, "data path port must be between 1024 and 49151"),
+        ({"subnet_size": 30}, "invalid subnet size 30"),
+        ({"address_pools": ("10.0.0.0/25",)}, "smaller than one subnet of mask length 24"),
+        ({"address_pools": ("10.0.0.0/8", "10.1.0.0/16")}, "address pool 10.1.0.0/16 overlaps 10.0.0.0/8"),
+        ({"subnet_size": 7}, "invalid address pool 10.0.0.0/8: it is smaller than one subnet"),
+    ],
+)
+def test_what_init_refuses(wish: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        begin.cluster(SystemClock(), SystemEntropy(), InitRequest(**wish))
+    assert sentence in refused.value.message
 
 
 INTERFACES = (

@@ -149,13 +149,24 @@ async def test_tokens_that_let_nobody_in(leader: Leader, kind: str) -> None:
         assert isinstance(known.value, WrongClusterError) is (sentence == "belongs to another cluster")
 
 
-@pytest.mark.parametrize("field", ["token", "csr", "address", "hostname", "availability"])
+@pytest.mark.parametrize("field", ["token", "csr", "address", "hostname", "availability", "data_address"])
 @pytest.mark.parametrize("value", [None, 7, b"bytes", ["list"], {"a": 1}])
 async def test_fields_of_other_types(leader: Leader, field: str, value: object) -> None:
     body = {"token": leader.tokens["worker"], "csr": make_key_and_csr()[1].decode(), field: value}
     with pytest.raises(RefusedError, match=f"{field} must be a text"):
         await bootstrap_call(leader.at, leader.authority.cert_pem, "join", body)
     assert leader.commands == []
+
+
+async def test_the_data_path_address_is_an_address(leader: Leader) -> None:
+    await leader.join(leader.tokens["worker"], make_key_and_csr()[1], data_address="198.51.100.7")
+    await leader.join(leader.tokens["worker"], make_key_and_csr()[1])
+    assert [one.data_address for one in leader.commands] == ["198.51.100.7", ""]  # type: ignore[union-attr]
+    for text in ("eth0", "0.0.0.0", "10.0.0.1:4789", "x" * 9000):
+        with pytest.raises(RefusedError, match="invalid data path address") as refused:
+            await leader.join(leader.tokens["worker"], make_key_and_csr()[1], data_address=text)
+        assert (refused.value.code, len(refused.value.message) < 200) == ("InvalidArgument", True)
+    assert len(leader.commands) == 2
 
 
 async def test_each_token_grants_its_role_only(leader: Leader) -> None:
