@@ -1,8 +1,8 @@
 """GET /events: the Engine's events and, on managers, the cluster's, in one stream.
 
 Cluster events are differences between two worlds that this manager applied. The Engine's pass as they came,
-but for those of its counterparts of the cluster's networks, which nobody made. What does not belong here: what
-the Engine's own events mean.
+but for those of its counterparts of the cluster's networks, which nobody made. What does not belong here:
+what the Engine's own events mean.
 """
 
 from __future__ import annotations
