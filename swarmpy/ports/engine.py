@@ -106,7 +106,8 @@ class Engine(Protocol):
 
     async def ensure_network(self, name: str, network_id: str) -> None:
         """Have a local network of that name whose endpoints our driver plugs, carrying the label
-        `io.swarmpy.network=ID`. Raises EngineError where the name is another network's."""
+        `io.swarmpy.network=ID`; one of ours with another id, whose network is gone, gives way to it. Raises
+        EngineError where the name is taken: by a network of the Engine's own, or by one in use."""
 
     async def networks(self) -> Mapping[str, str]:
         """The Engine's networks of ours: cluster-wide network id by name."""

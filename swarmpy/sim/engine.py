@@ -75,8 +75,12 @@ class SimEngine:
         """A network of ours."""
 
         def ensure() -> None:
-            if self.daemon.networks.setdefault(name, network_id) != network_id:
-                raise EngineError(f"this node's Engine has a network {name} of its own", conflict=True)
+            if self.daemon.networks.get(name, network_id) != network_id:
+                try:
+                    self.daemon.drop_network(name)  # of a network that is gone
+                except EngineError as error:
+                    raise EngineError(str(error), conflict=True) from None
+            self.daemon.networks[name] = network_id
 
         await self.daemon.ask(ensure)
 

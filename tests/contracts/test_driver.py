@@ -13,8 +13,11 @@ import docker.errors
 import pytest
 
 from swarmpy.adapters.dns import NameServers
+from swarmpy.adapters.docker import DockerEngine
+from swarmpy.adapters.docker.engine import NETWORK_DRIVER
 from swarmpy.adapters.driver import NetworkDriver
 from swarmpy.model.links import Answer, Question
+from swarmpy.ports import EngineError
 from tests.contracts.netengine import DRIVER, NetEngine, VethPlumber, create, options
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(120)]
@@ -89,6 +92,33 @@ async def test_two_networks_are_there_at_the_first_instruction(client, plumber) 
     assert any("ovb" in line and "mtu 1450" in line and ",UP" in line for line in lines), text
     assert "nameserver 127.0.0.11" in text
     assert len(plumber.said("create")) == len(plumber.said("join")) == 2
+
+
+async def test_a_network_gives_way_to_its_namesake(client, engine) -> None:
+    """A network that was removed and made again has another id: its counterpart here is made anew."""
+    ours = NetworkDriver(engine.root / "plugins" / f"{NETWORK_DRIVER}.sock")
+    await ours.start(VethPlumber(engine))
+    port = DockerEngine(engine.url)
+    try:
+        for network_id in ("first", "first", "second"):
+            await port.ensure_network("back", network_id)
+            assert await port.networks() == {"back": network_id}
+        container = create(client, {"back": A}, "sleep 60")
+        await started(client, container)
+        with pytest.raises(EngineError, match="containers of a network back that is gone") as refused:
+            await port.ensure_network("back", "third")
+        assert refused.value.conflict
+        assert await port.networks() == {"back": "second"}
+        await asyncio.to_thread(client.remove_container, container, force=True)
+        await port.ensure_network("back", "third")
+        assert await port.networks() == {"back": "third"}
+        with pytest.raises(EngineError, match="has a network ova of its own") as refused:
+            await port.ensure_network("ova", "fourth")
+        assert refused.value.conflict
+        await port.remove_network("back")
+    finally:
+        port.close()
+        await ours.stop()
 
 
 async def test_the_way_out_is_the_engines_link_unless_isolated(client) -> None:

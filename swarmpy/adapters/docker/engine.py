@@ -46,6 +46,20 @@ _OLDEST_API = "1.41"
 """Engine 20.10's; only spoken until the Engine has said what it speaks."""
 
 
+def _give_way(client: docker.APIClient, name: str, key: str) -> None:
+    """Remove the counterpart of a network that was removed from the cluster, for its namesake."""
+    try:
+        client.remove_network(key)
+    except docker.errors.NotFound:
+        return
+    except docker.errors.APIError as error:
+        raise EngineError(
+            f"this node's Engine still has containers of a network {name} that is gone: the cluster's new "
+            f"one takes its place when they have ended ({error.explanation})",
+            conflict=True,
+        ) from None
+
+
 class DockerEngine:
     """A Docker Engine at `url` (unix:///path or tcp://host:port)."""
 
@@ -222,8 +236,12 @@ class DockerEngine:
             for one in client.networks(names=[name]):
                 if one["Name"] != name:
                     continue  # the filter matches parts of names
-                if (one.get("Labels") or {}).get(NETWORK_LABEL) == network_id:
+                label = (one.get("Labels") or {}).get(NETWORK_LABEL)
+                if label == network_id:
                     return True
+                if label is not None:
+                    _give_way(client, name, str(one["Id"]))
+                    continue
                 raise EngineError(
                     f"this node's Engine has a network {name} of its own: remove or rename that one, so that "
                     "the cluster's network can be there",
