@@ -26,6 +26,7 @@ from swarmpy.model.lifecycle import TERMINAL
 from swarmpy.model.objects import Network
 from swarmpy.model.specs import compact, network_view
 from swarmpy.plan.admission.network import PREDEFINED
+from swarmpy.plan.places import USABLE
 from swarmpy.state.snapshot import Snapshot
 
 LABEL = "io.swarmpy.network"
@@ -75,6 +76,8 @@ class Networks:
     async def inspect(self, request: web.Request) -> web.Response:
         """GET /networks/{id}."""
         verbose = body.strict_flag(request, "verbose")
+        if request.query.get("scope") == "swarm" and request.match_info["id"] in USABLE:
+            return await self._of_the_node(request.match_info["id"])
         world = await self._world()
         item = self._find(world, request)
         if item is None:
@@ -94,6 +97,18 @@ class Networks:
         if verbose:
             shown["Services"] = netrender.services(world, item)
         return render.respond(shown)
+
+    async def _of_the_node(self, name: str) -> web.Response:
+        """The network that every node has by itself, as clients look for it before they attach a service to
+        it: its id is its name, since on each node it is another one."""
+        try:
+            reply = await self._site.engine.request("GET", f"/networks/{quote(name)}")
+        except EngineAbsentError as error:
+            raise HttpError(503, ENGINE_AWAY.format(reason=error)) from None
+        if reply.status != 200:
+            return _passed(reply)
+        found = msgspec.json.decode(reply.body, type=dict[str, Any])
+        return render.respond({**found, "Id": name, "Scope": "swarm"})
 
     async def create(self, request: web.Request) -> web.Response:
         """POST /networks/create: ours where the driver is overlay or the scope is the swarm."""

@@ -405,3 +405,16 @@ async def test_pools_can_be_added(rig: Rig) -> None:
     assert (await rig.call("GET", "/swarm"))[1]["DefaultAddrPool"] == ["10.0.0.0/8", "172.30.0.0/16"]
     rig.local.become("active")
     assert (await rig.call(*add, {"Add": ["172.29.0.0/16"]}))[0] == 503
+
+
+async def test_a_services_way_to_the_nodes_own_networks(rig: Rig) -> None:
+    rig.engine.networks["host"] = local("host")
+    status, found = await rig.call("GET", "/networks/host?scope=swarm")
+    assert (status, found["Id"], found["Name"], found["Scope"]) == (200, "host", "host", "swarm")
+    spec = {"Name": "exporter", "TaskTemplate": {
+        "ContainerSpec": {"Image": "web:1"}, "Networks": [{"Target": found["Id"]}]}}  # fmt: skip
+    status, made = await rig.call("POST", "/services/create", spec)
+    assert status == 201, made
+    status, shown = await rig.call("GET", f"/services/{made['ID']}")
+    assert shown["Spec"]["TaskTemplate"]["Networks"] == [{"Target": "host"}]
+    assert (await refusal(rig, "GET", "/networks/none?scope=swarm"))[0] == 404
