@@ -113,7 +113,9 @@ class Dispatcher:
         finally:
             sessions, self._sessions = list(self._sessions.values()), {}
             # All at once: each of them may be to a machine that answers nothing any more.
-            await asyncio.gather(*(one.channel.close() for one in sessions), return_exceptions=True)
+            async with asyncio.TaskGroup() as group:
+                for one in sessions:
+                    group.create_task(_close(one.channel))
 
     def moved(self, before: Snapshot, after: Snapshot) -> None:
         """The world changed: wake the sessions that it concerns."""
@@ -323,6 +325,11 @@ class Dispatcher:
             session.seq += 1
             await session.send(m.Assignments(seq=session.seq, full=full, tasks=changed, removed=removed))
         return min(waits, default=None)
+
+
+async def _close(channel: Channel) -> None:
+    with suppress(WireError):
+        await channel.close()
 
 
 def differs(new: m.Assigned, old: m.Assigned | None) -> bool:
