@@ -320,9 +320,13 @@ def _bit_rot(stage: Stage, chance: random.Random) -> Undo | None:
 def _can_spare(stage: Stage, box: Box) -> bool:
     if stage.keeper is not None:
         return stage.keeper.can_spare(box)
-    managers = stage.of_kind("manager")
-    hurt = sum(1 for box in managers if box.rotted or box.broken)
-    return (hurt + 1) * 2 < len(managers)
+    # Not how many machines there are counts, but who votes: some have joined and do not yet, others are gone.
+    leader = next((one for one in stage.up if one.leads()), None)
+    if leader is None:
+        return False
+    voters = {member.id for member in leader.program_state["log"].status().members if member.voter}
+    hurt = {one.name for one in stage.of_kind("manager") if one.rotted or one.broken} | {box.name}
+    return len(hurt & voters) * 2 < len(voters)
 
 
 # ---------------------------------------------------------------- clocks
