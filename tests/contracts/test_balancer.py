@@ -79,8 +79,10 @@ def leftovers(name: str, space: str) -> str:
 def ipvs_rules() -> str:
     """All rules of the namespace, without counters, and what IPVS has."""
     shown = ""
-    for program in ("iptables-legacy-save", "ip6tables-legacy-save"):
-        shown += subprocess.run([program], capture_output=True, text=True, check=True).stdout
+    for family in ("ip", "ip6"):
+        if Path(f"/proc/thread-self/net/{family}_tables_names").read_text():
+            program = f"{family}tables-legacy-save"
+            shown += subprocess.run([program], capture_output=True, text=True, check=True).stdout
     lines = [re.sub(r"\[\d+:\d+\]", "", line) for line in shown.splitlines() if line[:1] != "#"]
     services = Path("/proc/thread-self/net/ip_vs").read_text().replace("FWM", "swarmpy")
     return "\n".join([*lines, *services.splitlines()])
@@ -210,16 +212,17 @@ async def test_no_connection_fails_while_the_table_is_replaced(balancer: Balance
     tables = [table(*BACKENDS), table(*BACKENDS[:1]), table(*BACKENDS[1:])]
     await balancer.apply(lab.client, tables[0], None)
     replaced = 0
-    loading = asyncio.create_task(asyncio.to_thread(hammer, lab.client, VIP, 80, 2000))
+    count = 2000 if balancer.name == "nftables" else 500  # a kernel in a process is slower
+    loading = asyncio.create_task(asyncio.to_thread(hammer, lab.client, VIP, 80, count))
     while not loading.done():
         # now and then as after a restart, when what was applied last is not known
         before = tables[replaced % 3] if replaced % 5 else None
         await balancer.apply(lab.client, tables[(replaced + 1) % 3], before)
         replaced += 1
     made = await loading  # which raises what failed
-    assert made.total() == 2000
+    assert made.total() == count
     assert set(made) == set(BACKENDS)
-    assert replaced > 10
+    assert replaced > (10 if balancer.name == "nftables" else 3)
 
 
 async def test_the_fingerprint_tells_what_others_did(balancer: Balancer, lab: Lab) -> None:

@@ -2,8 +2,8 @@
 
 What belongs here: the order in which marks, services and tracked flows are changed. What does not: how.
 
-IPVS works where a client's packets leave its namespace; nothing is masqueraded, and the virtual address is on no
-link. What drains is not part of the fingerprint; it is removed when `observe` finds it idle.
+IPVS works where a client's packets leave its namespace; nothing is masqueraded, and the virtual address is on
+no link. What drains is not part of the fingerprint; it is removed when it is found idle.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
-from swarmpy.adapters.ipvs import kernel, nftmarks, steps
+from swarmpy.adapters.ipvs import kernel, steps
 from swarmpy.adapters.ipvs.iptmarks import IptMarks
 from swarmpy.adapters.ipvs.marks import Marks
 from swarmpy.adapters.ipvs.nftmarks import NftMarks
@@ -32,9 +33,8 @@ class IpvsBalancer:
 
     name = "ipvs"
 
-    def __init__(self, ways: tuple[Callable[[], Marks], ...] = (NftMarks, IptMarks)) -> None:
+    def __init__(self, ways: tuple[type[Marks], ...] = (NftMarks, IptMarks)) -> None:
         self._ways = ways
-        self._marks: Marks | None = None
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def probe(self) -> bool:
@@ -55,22 +55,7 @@ class IpvsBalancer:
         kernel.carry_out(steps.changes({}, wanted, numbers, ""))
 
     def _way(self) -> Marks:
-        """The first way of marking that works here; found once."""
-        if self._marks is None:
-            refusals = []
-            for make in self._ways:
-                way = make()
-                try:
-                    apart(way.probe)
-                except FabricError as error:
-                    refusals.append(str(error))
-                    logger.warning("%s", nftmarks.refused(error) if make is NftMarks else error)
-                    continue
-                self._marks = way
-                break
-            else:
-                raise FabricError("packets cannot be marked for IPVS: " + "; ".join(refusals))
-        return self._marks
+        return _first_that_works(self._ways)
 
     async def observe(self, sandbox: str) -> str:
         """Fingerprint of what the kernel has."""
@@ -123,6 +108,22 @@ class IpvsBalancer:
         self._way().clear(sandbox)
         kernel.clear_ways()
         kernel.carry_out(steps.Step(steps.Verb.REMOVE_SERVICE, mark) for mark in kernel.services())
+
+
+@cache
+def _first_that_works(ways: tuple[type[Marks], ...]) -> Marks:
+    """The first way of marking that works here; refusals are not remembered."""
+    refusals = []
+    for make in ways:
+        way = make()
+        try:
+            apart(way.probe)
+        except FabricError as error:
+            refusals.append(str(error).splitlines()[0])
+            logger.warning("packets cannot be marked for IPVS by %s: %s", make.__name__, refusals[-1])
+        else:
+            return way
+    raise FabricError("packets cannot be marked for IPVS: " + "; ".join(refusals))
 
 
 def _swept(numbers: Mapping[str, int]) -> Mapping[int, steps.Service]:

@@ -49,13 +49,13 @@ class IptMarks:
         """What there is, of both families."""
         numbers: dict[str, int] = {}
         intact = True
-        for family in _FAMILIES:
-            shown = _ours(family)
-            found = _numbers(shown)
+        shown = {family: _ours(family) for family in _FAMILIES}
+        for family, lines in shown.items():
+            found = _numbers(lines)
             numbers |= found
-            intact = intact and shown == _rules(family, found)
+            intact = intact and lines == _rules(family, found)
         empty = {vip: is_empty(one) for vip, one in numbers.items()}
-        return Held(numbers, _label(empty) if intact else "")
+        return Held(numbers, _label(empty) if intact else "", shown=shown)
 
     def label(self, table: SandboxTable) -> str:
         """Digest of the virtual addresses, and which of them nobody serves."""
@@ -65,8 +65,8 @@ class IptMarks:
         """One transaction for each family and table."""
         if held.label != self.label(table) or held.numbers != numbers:
             for family in _FAMILIES:
-                _write(family, {vip: one for vip, one in numbers.items() if (":" in vip) == (family == "6")},
-                       _ours(family))  # fmt: skip
+                mine = {vip: one for vip, one in numbers.items() if (":" in vip) == (family == "6")}
+                _write(family, mine, held.shown.get(family, ()))
         if table.returns:
             raise FabricError(
                 "containers on the ingress network need nftables, which this kernel lacks: it has IPVS only; "

@@ -3,8 +3,8 @@
 What belongs here: reading it, telling it what to do, its settings. What does not: what there is to do
 (steps.py).
 
-It is told by generic netlink, many commands in one message: pyroute2 takes 1 to 6 ms for each. It is read from
-/proc, where all services stand in one text; netlink would be asked once for each service.
+It is told by generic netlink, many commands in one message: pyroute2 takes 1 to 6 ms for each. It is read
+from /proc, where all services stand in one text; netlink would be asked once for each service.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ _PRIORITY = 20_001
 _SET_CONFIG, _GET_CONFIG = 12, 13
 _TABLE = Path("/proc/thread-self/net/ip_vs")
 TIMEOUTS = (432_000, 120, 300)
-"""Seconds until a silent connection is forgotten: open TCP as the kernel's own tracking does (IPVS's 15 minutes
-break idle connections), TCP that is closing, datagrams."""
+"""Seconds until a silent connection is forgotten: open TCP as the kernel's own tracking does (IPVS's 15
+minutes break idle connections), TCP that is closing, datagrams."""
 SETTINGS = {
     "conntrack": "1",  # the container's own rules (its name server's) track connections: they must agree
-    "conn_reuse_mode": "1",  # who comes from a port that was used before is balanced anew, not sent to the old server
+    "conn_reuse_mode": "1",  # who comes from a port used before is balanced anew, not sent to the old server
     "expire_nodest_conn": "1",  # datagrams to a server that went are balanced anew, not dropped
     "expire_quiescent_template": "1",
     "run_estimation": "0",  # nobody reads rates, and they cost a timer per service
@@ -141,8 +141,8 @@ def _body(step: Step) -> bytes:
 
 def set_ways() -> None:
     """Packets with a mark of ours are routed to this namespace itself. IPVS routes those anew that it sends
-    elsewhere, and only those: without this, one for the namespace's own address would leave by the link to the
-    virtual one. Raises FabricError."""
+    elsewhere, and only those: without this, one for the namespace's own address would leave by the link to
+    the virtual one. Raises FabricError."""
     messages = [
         Message(_NEW_LINK, 0, struct.pack("=BxHiII", 0, 0, 1, 1, 1))
     ]  # IPVS needs a loopback that is up

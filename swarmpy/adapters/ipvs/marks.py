@@ -1,12 +1,11 @@
 """How packets to a virtual address get the mark by which IPVS knows them.
 
-What belongs here: what both ways have in common, and which one it is. What does not: their rules (nftmarks.py,
-iptmarks.py).
+What belongs here: what both ways have in common. What does not: their rules (nftmarks.py, iptmarks.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,12 +15,13 @@ from swarmpy.ports import SandboxTable
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the thread's namespace has: numbers of virtual addresses (flagged), `label` of what was written (""
-    where it is not as it was left)."""
+    """What the thread's namespace has: numbers of virtual addresses (flagged), `label` of what was written
+    ("" where it is not as it was left); `seal` and `shown` are the ways' own."""
 
     numbers: Mapping[str, int] = field(default_factory=dict)
     label: str = ""
     seal: Seal | None = None
+    shown: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class Marks(Protocol):

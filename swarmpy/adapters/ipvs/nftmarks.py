@@ -1,7 +1,7 @@
 """Marks by nftables, with the returns of the routing mesh.
 
-What belongs here: rule sets and their seal. What does not: numbers of virtual addresses (steps.py).
-The name of a chain holds the virtual address and its number, so that the kernel's own list of chains tells all.
+What belongs here: rule sets and their seal. What does not: numbers of virtual addresses (steps.py). The name
+of a chain holds the virtual address and its number, so that the kernel's own list of chains tells all.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from swarmpy.adapters.ipvs.marks import Held
 from swarmpy.adapters.ipvs.steps import EMPTY, MARK, MASK, backends_of, is_empty, marks_of
 from swarmpy.adapters.nftables import library, render, routes, seal
-from swarmpy.ports import FabricError, SandboxTable
+from swarmpy.ports import SandboxTable
 
 _TABLE = render.TABLE.split()[1]
 _REMEMBERED = 4096
@@ -139,9 +139,3 @@ def _added(chains: Iterable[_Chain]) -> list[str]:
 
 def _text(lines: Iterable[str]) -> str:
     return "\n".join(lines) + "\n"
-
-
-def refused(error: FabricError) -> str:
-    """What the log says where nftables cannot mark."""
-    why = str(error).splitlines()[0]
-    return f"nftables cannot mark packets for IPVS here ({why}); iptables does it"

@@ -1,11 +1,11 @@
 """From what IPVS has to what it should have. Pure.
 
-What belongs here: marks of virtual addresses, and which services and servers are added, drained and removed in
-which order. What does not: how the kernel is told (kernel.py), how packets get their mark (nftmarks.py,
+What belongs here: marks of virtual addresses, and which services and servers are added, drained and removed
+in which order. What does not: how the kernel is told (kernel.py), how packets get their mark (nftmarks.py,
 iptmarks.py).
 
-A virtual address is two services of IPVS, told apart by the mark of the packet: one for what has an end of its
-own (TCP, SCTP), one for datagrams. A server that goes is drained in the first, by weight 0, until its last
+A virtual address is two services of IPVS, told apart by the mark of the packet: one for what has an end of
+its own (TCP, SCTP), one for datagrams. A server that goes is drained in the first, by weight 0, until its last
 connection has ended; in the second it is removed at once, and its flows move with their next packet.
 """
 
@@ -24,8 +24,8 @@ MARK = 0x54000000
 MASK = 0xFF000000
 """The marks of ours; those of the routing mesh's returns begin with another number."""
 EMPTY = 0x200000
-"""In numbers, and in marks of new connections: nobody serves this address. They are refused by rules: IPVS says
-so with a message that a caller does not hear while he is still sending."""
+"""In numbers, and in marks of new connections: nobody serves this address. They are refused by rules: IPVS
+says so with a message that a caller does not hear while he is still sending."""
 _DATAGRAMS, _SIX, _NUMBERS = 0x800000, 0x400000, 0x1FFFFF
 
 
