@@ -156,7 +156,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--engine", default=ENGINE, help="the Docker Engine's address (%(default)s)")
     made.add_argument(
         "--balancer", default="auto", choices=tuple(BALANCERS),
-        help="what balances connections to services; auto: nftables, or IPVS where the kernel lacks it (%(default)s)",
+        help="what balances services' connections; auto: nftables, else IPVS (%(default)s)",
     )  # fmt: skip
     made.add_argument(
         "--log-level", default="info", choices=("debug", "info", "warning", "error"), help="(%(default)s)"

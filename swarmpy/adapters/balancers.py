@@ -44,7 +44,7 @@ class FirstThatWorks:
                 else:
                     names = " nor ".join(one.name for one in self._candidates)
                     raise FabricError(
-                        f"connections to services cannot be balanced here: neither {names} works on this kernel; "
+                        f"connections to services cannot be balanced here: neither {names} works; "
                         "why is in this node's log"
                     )
             return self._chosen

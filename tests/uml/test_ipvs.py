@@ -1,4 +1,5 @@
-"""IPVS on a kernel that has it: the contract of ports.Balancer, and what is IPVS's own. One boot for all."""
+"""IPVS on a kernel that has it: the contract of ports.Balancer, what is IPVS's own, and services over a lossy
+underlay. One boot for all."""
 
 from __future__ import annotations
 
@@ -9,18 +10,18 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.contracts import test_balancer
-from tests.uml import ipvs_cases, machine
+from tests.uml import ipvs_cases, loss_cases, machine
 
-pytestmark = [pytest.mark.uml, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.uml, pytest.mark.timeout(600)]
 
 MODULES = (
-    "ip_vs", "ip_vs_rr", "ipv6", "bridge", "veth", "sctp", "nf_conntrack_netlink", "iptable_mangle", "iptable_nat",
+    "ip_vs", "ip_vs_rr", "vxlan", "sch_netem", "ipv6", "bridge", "veth", "sctp", "nf_conntrack_netlink", "iptable_mangle", "iptable_nat",
     "iptable_filter", "ip6table_mangle", "ip6table_nat", "ip6table_filter", "xt_mark", "xt_conntrack", "xt_REDIRECT",
     "ipt_REJECT", "ip6t_REJECT",
 )  # fmt: skip
 CASES = {
     f"tests/{module.__name__.removeprefix('tests.').replace('.', '/')}.py::{name}"
-    for module in (test_balancer, ipvs_cases)
+    for module in (test_balancer, ipvs_cases, loss_cases)
     for name, case in vars(module).items()
     if name.startswith("test_") and "balancer" in inspect.signature(case).parameters
 }
@@ -31,8 +32,8 @@ def outcomes() -> dict[str, list[str]]:
     """What each case came to, by name; a case with several parameters has several."""
     done = machine.run(
         [sys.executable, "-m", "pytest", "-p", "no:randomly", "-q", "--tb=short", "-rP", "--durations=10",
-         "--junitxml=/run/out/junit.xml", *sorted(CASES, reverse=True)],
-        modules=MODULES, environment={"SWARMPY_BALANCER": "ipvs"}, deadline=200,
+         "-o", "timeout=200", "--junitxml=/run/out/junit.xml", *sorted(CASES, reverse=True)],
+        modules=MODULES, environment={"SWARMPY_BALANCER": "ipvs"}, deadline=560,
     )  # fmt: skip
     print(done.output)
     assert "junit.xml" in done.files, done.output

@@ -38,7 +38,7 @@ _TABLES = ("mangle", "nat", "filter")
 
 
 class IptMarks:
-    """Rules of iptables. A namespace has none of ours for an IP version of which it has no virtual address."""
+    """Rules of iptables. A namespace has none for an IP version of which it has no virtual address."""
 
     def probe(self) -> None:
         """Load every kind of rule."""

@@ -97,8 +97,8 @@ def _whole(table: SandboxTable, way: render.Way | None, numbers: Mapping[str, in
         f" meta mark and {MASK:#x} == {MARK:#x} meta mark set 0;"
         " ip daddr vmap @vip4; ip6 daddr vmap @vip6; }",
         f" chain out {{ type nat hook output priority -100; {_ECHO}; }}",
-        f" chain refuse {{ type filter hook output priority 0; {_EMPTY} meta l4proto tcp reject with tcp reset;"
-        f" {_EMPTY} reject; }}",
+        " chain refuse { type filter hook output priority 0;"
+        f" {_EMPTY} meta l4proto tcp reject with tcp reset; {_EMPTY} reject; }}",
         f" chain in {{ type nat hook input priority 100; {render.KEEP_TRACKING}; }}",
         "}",
         *(render.returns(table, way) if way else ()),

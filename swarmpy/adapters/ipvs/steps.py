@@ -5,8 +5,8 @@ in which order. What does not: how the kernel is told (kernel.py), how packets g
 iptmarks.py).
 
 A virtual address is two services of IPVS, told apart by the mark of the packet: one for what has an end of
-its own (TCP, SCTP), one for datagrams. A server that goes is drained in the first, by weight 0, until its last
-connection has ended; in the second it is removed at once, and its flows move with their next packet.
+its own (TCP, SCTP), one for datagrams. A server that goes is drained in the first, by weight 0, until its
+last connection has ended; in the second it is removed at once, and its flows move with their next packet.
 """
 
 from __future__ import annotations
