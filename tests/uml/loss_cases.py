@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -45,10 +44,10 @@ class Node:
 
 
 @pytest.fixture
-async def balancer() -> AsyncIterator[IpvsBalancer]:
+async def balancer() -> IpvsBalancer:
     made = IpvsBalancer()
     assert await made.probe()
-    yield made
+    return made
 
 
 async def test_services_over_a_lossy_underlay(balancer: IpvsBalancer) -> None:
