@@ -71,7 +71,7 @@ async def test_services_over_a_lossy_underlay(balancer: IpvsBalancer) -> None:
             for loss in (1, 5, 20):
                 for node in nodes:
                     inside(node.space, netem, loss)
-                calls = [asyncio.to_thread(call, client, VIP, 80, timeout=40) for _ in range(12)]
+                calls = [asyncio.to_thread(call, client, VIP, 80, timeout=100) for _ in range(12)]
                 answered = await asyncio.gather(*calls)
                 assert Counter(who for who, _ in answered).keys() == set(BACKENDS), loss
                 assert {source for _, source in answered} == {"10.70.0.11"}
@@ -81,6 +81,9 @@ async def test_services_over_a_lossy_underlay(balancer: IpvsBalancer) -> None:
         finally:
             for node in nodes:
                 await node.overlay.clear()
+                node.overlay.close()
+                # the overlay binds its folder onto itself with its first namespace
+                subprocess.run(["umount", str(node.folder)], capture_output=True, check=False)
             lab.close()
 
 
