@@ -3,8 +3,9 @@
 What belongs here: reading it, telling it what to do, its settings. What does not: what there is to do
 (steps.py).
 
-It is told by generic netlink, many commands in one message: pyroute2 takes 1 to 6 ms for each. It is read
-from /proc, where all services stand in one text; netlink would be asked once for each service.
+Raw generic netlink, many commands in one message: pyroute2 takes 1 to 6 ms for each. /proc/net/ip_vs would
+tell everything in one text, but leaves services out where other namespaces have some too: the kernel counts
+theirs when it goes on after 4 kB, and does not when it finds its place again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import shutil
 import socket
 import struct
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from swarmpy.adapters.nftables.netlink import (
     Netlink,
     attribute,
     attributes,
+    name,
     nested,
     text,
 )
@@ -41,7 +43,8 @@ _CONTROL, _GET_FAMILY = 16, struct.pack("=BBH", 3, 1, 0)
 _NEW_LINK, _NEW_ROUTE, _DELETE_ROUTE = 16, 24, 25
 _NEW_RULE, _DELETE_RULE, _GET_RULE = 32, 33, 34
 _PRIORITY = 20_001
-_SET_CONFIG, _GET_CONFIG = 12, 13
+_GET_SERVICE, _GET_SERVERS, _SET_CONFIG, _GET_CONFIG = 4, 8, 12, 13
+_HASHED, _METHODS = 0x2, 0x7
 _TABLE = Path("/proc/thread-self/net/ip_vs")
 TIMEOUTS = (432_000, 120, 300)
 """Seconds until a silent connection is forgotten: open TCP as the kernel's own tracking does (IPVS's 15
@@ -80,36 +83,38 @@ def _family() -> int:
 
 def services() -> dict[int, Service]:
     """Services of ours by mark. Raises FabricError."""
-    try:
-        shown = _TABLE.read_text()
-    except OSError as error:
-        raise FabricError(f"the services of IPVS cannot be read: {error.strerror}") from None
-    return parsed(shown)
-
-
-def parsed(shown: str) -> dict[int, Service]:
-    """Services of ours out of the kernel's text."""
-    found: dict[int, Service] = {}
-    servers: dict[str, Server] | None = None
-    for line in shown.splitlines()[3:]:
-        words = line.split()
-        if words[0] == "->":
-            if servers is not None:
-                _, place, method, weight, active, inactive = words
-                busy = int(active) + int(inactive)
-                servers[_address(place.rpartition(":")[0])] = Server(int(weight), busy, method == "Masq")
-            continue
-        servers = None
-        if words[0] == "FWM" and ours(mark := int(words[1], 16)):
-            servers = {}
-            found[mark] = Service(servers, right=words[2:] == ["rr"])
+    found = {}
+    with Netlink(_GENERIC) as kernel:
+        for answer in kernel.ask(_family(), struct.pack("=BBH", _GET_SERVICE, 1, 0)):
+            mark, right = service_of(answer.body)
+            if ours(mark):
+                found[mark] = Service(dict(_servers(kernel, mark)), right)
     return found
 
 
-def _address(shown: str) -> str:
-    if shown.startswith("["):
-        return str(ipaddress.ip_address(shown[1:-1]))
-    return str(ipaddress.ip_address(int(shown, 16)))
+def _servers(kernel: Netlink, mark: int) -> Iterator[tuple[str, Server]]:
+    asked = struct.pack("=BBH", _GET_SERVERS, 1, 0) + _service(mark)
+    for answer in kernel.ask(_family(), asked):
+        yield server_of(answer.body, six(mark))
+
+
+def service_of(body: bytes) -> tuple[int, bool]:
+    """(mark, whether it takes its servers in turn and does nothing else) out of the kernel's answer."""
+    parts = attributes(attributes(body[4:])[1])
+    flags = int(struct.unpack_from("=I", parts[7])[0]) & ~_HASHED
+    return _value(parts.get(5)), name(parts[6]) == "rr" and not flags
+
+
+def server_of(body: bytes, v6: bool) -> tuple[str, Server]:
+    """(address, server) out of the kernel's answer."""
+    parts = attributes(attributes(body[4:])[2])
+    address = str(ipaddress.ip_address(parts[1] if v6 else parts[1][:4]))
+    method = _value(parts[3]) & _METHODS
+    return address, Server(_value(parts[4]), _value(parts[7]) + _value(parts[8]), right=not method)
+
+
+def _value(payload: bytes | None) -> int:
+    return int(struct.unpack("=I", payload)[0]) if payload else 0
 
 
 def carry_out(steps: Iterable[Step]) -> int:
@@ -123,9 +128,14 @@ def carry_out(steps: Iterable[Step]) -> int:
     return len(messages)
 
 
+def _service(mark: int) -> bytes:
+    family = socket.AF_INET6 if six(mark) else socket.AF_INET
+    return nested(1, attribute(1, struct.pack("=H", family)) + _number(5, mark))
+
+
 def _body(step: Step) -> bytes:
     family, netmask = (10, 128) if six(step.mark) else (2, 0xFFFFFFFF)
-    service = attribute(1, struct.pack("=H", family)) + attribute(5, struct.pack("=I", step.mark))
+    service = attribute(1, struct.pack("=H", family)) + _number(5, step.mark)
     if step.verb in (Verb.ADD_SERVICE, Verb.SET_SERVICE):
         service += text(6, "rr") + attribute(7, struct.pack("=II", 0, 0xFFFFFFFF))
         service += attribute(8, bytes(4)) + attribute(9, struct.pack("=I", netmask))
@@ -193,9 +203,9 @@ def _number(kind: int, value: int) -> bytes:
 def set_up() -> None:
     """The namespace's settings and routes. Raises FabricError."""
     set_ways()
-    for name, value in SETTINGS.items():
-        if name not in _OPTIONAL or routes.switch(f"ipv4/vs/{name}"):
-            routes.set_switch(f"ipv4/vs/{name}", value)
+    for setting, value in SETTINGS.items():
+        if setting not in _OPTIONAL or routes.switch(f"ipv4/vs/{setting}"):
+            routes.set_switch(f"ipv4/vs/{setting}", value)
     if timeouts() != TIMEOUTS:
         body = b"".join(
             attribute(4 + number, struct.pack("=I", value)) for number, value in enumerate(TIMEOUTS)
@@ -207,9 +217,9 @@ def set_up() -> None:
 
 def is_set_up() -> bool:
     """Whether the settings are as we make them."""
-    for name, value in SETTINGS.items():
-        held = routes.switch(f"ipv4/vs/{name}")
-        if held != value and (held or name not in _OPTIONAL):
+    for setting, value in SETTINGS.items():
+        held = routes.switch(f"ipv4/vs/{setting}")
+        if held != value and (held or setting not in _OPTIONAL):
             return False
     return timeouts() == TIMEOUTS and has_ways()
 
