@@ -12,17 +12,19 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from swarmpy import __version__
+from swarmpy.adapters.balancers import FirstThatWorks
 from swarmpy.adapters.clock import SystemClock, SystemEntropy
 from swarmpy.adapters.disk import FileDisk
 from swarmpy.adapters.dns import NameServers
 from swarmpy.adapters.docker import DockerEngine
 from swarmpy.adapters.driver import NetworkDriver
 from swarmpy.adapters.interfaces import usable_interfaces
+from swarmpy.adapters.ipvs import IpvsBalancer
 from swarmpy.adapters.nftables import NftBalancer, NftMesh
 from swarmpy.adapters.overlay import KernelOverlay
 from swarmpy.adapters.raft.node import RaftLog
@@ -35,19 +37,24 @@ from swarmpy.node.toolbox import Interface
 from swarmpy.pki.identity import Identity
 from swarmpy.pki.rpc import Revoked
 from swarmpy.pki.seal import DataKeys, Sealing
-from swarmpy.ports import Body, FabricPorts, Log, Machine, Member, Wire
+from swarmpy.ports import Balancer, Body, FabricPorts, Log, Machine, Member, Wire
 
 logger = logging.getLogger("swarmpy")
 
 STATE_DIR = "/var/lib/swarmpy"
 SOCKET = "/run/swarmpy/swarmpy.sock"
 ENGINE = "unix:///var/run/docker.sock"
+BALANCERS: dict[str, Callable[[], Balancer]] = {
+    "auto": lambda: FirstThatWorks(NftBalancer(), IpvsBalancer()),
+    "nftables": NftBalancer,
+    "ipvs": IpvsBalancer,
+}
 
 
 class RealTools:
     """node.toolbox.Toolbox over the real world."""
 
-    def __init__(self, state_dir: Path, engine_url: str) -> None:
+    def __init__(self, state_dir: Path, engine_url: str, balancer: str = "auto") -> None:
         self._state_dir = state_dir
         self.clock = SystemClock()
         self.entropy = SystemEntropy()
@@ -60,7 +67,7 @@ class RealTools:
         self.fabric = FabricPorts(
             overlay=overlay,
             sandboxes=MountWatch(),
-            balancer=NftBalancer(),
+            balancer=BALANCERS[balancer](),
             mesh=NftMesh(overlay.namespace),
             names=NameServers(),
             driver=NetworkDriver(),
@@ -114,13 +121,13 @@ class RealTools:
                 entry.unlink()
 
 
-async def serve(state_dir: Path, socket: Path, engine_url: str) -> int:
+async def serve(state_dir: Path, socket: Path, engine_url: str, balancer: str = "auto") -> int:
     """Run the daemon until SIGTERM or SIGINT. Returns the exit code."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    tools = RealTools(state_dir, engine_url)
+    tools = RealTools(state_dir, engine_url, balancer)
     node = Node(tools)
     api = ApiServer(node, engine_url, entropy=tools.entropy)
     try:
@@ -148,6 +155,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--socket", default=SOCKET, type=Path, help="the API's socket (%(default)s)")
     made.add_argument("--engine", default=ENGINE, help="the Docker Engine's address (%(default)s)")
     made.add_argument(
+        "--balancer", default="auto", choices=tuple(BALANCERS),
+        help="what balances services' connections; auto: nftables, else IPVS (%(default)s)",
+    )  # fmt: skip
+    made.add_argument(
         "--log-level", default="info", choices=("debug", "info", "warning", "error"), help="(%(default)s)"
     )
     return made
@@ -167,7 +178,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(KeyboardInterrupt):
-        return asyncio.run(serve(options.state_dir, options.socket, options.engine))
+        return asyncio.run(serve(options.state_dir, options.socket, options.engine, options.balancer))
     return 0
 
 

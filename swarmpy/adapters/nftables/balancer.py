@@ -119,7 +119,7 @@ class NftBalancer:
 
 def _known(found: seal.Seal, before: SandboxTable | None) -> Mapping[str, tuple[str, ...] | None] | None:
     """Backends by virtual address as the kernel has them. None where its rule set was changed by others."""
-    if not found.label:
+    if not found.label or render.MARKING in found.chains:
         return None
     if before is not None and render.digest(before) == found.label:
         return {one.vip: one.backends for one in before.services}

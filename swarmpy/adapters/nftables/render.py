@@ -20,6 +20,8 @@ from swarmpy.ports import FabricError, SandboxTable, VirtualService
 
 TABLE = "inet swarmpy"
 MAPS = ("vip4", "vip6")
+MARKING = "marking"
+"""The chain that tells a rule set for IPVS from one of ours: another table's rules in the same place."""
 MARK = 0x53000000
 """Marks and routing tables of ours are this plus the number of a node."""
 MARKS = 0xFF000000
@@ -82,7 +84,7 @@ def whole(table: SandboxTable, way: Way | None, place: str) -> str:
     """Everything, instead of what is there."""
     lines = [f"table {TABLE}", f"delete table {TABLE}", *frame()]
     if way:
-        lines += _returns(table, way)
+        lines += returns(table, way)
     for service in table.services:
         lines += _service(service, place)
     lines += _elements("add", (service.vip for service in table.services))
@@ -122,7 +124,7 @@ def change(
             lines += _service(service, place, anew=vip in known)
     lines += _elements("add", (vip for vip in wanted if vip not in known))
     if back:
-        lines += _returns(table, way) if way else _no_returns()
+        lines += returns(table, way) if way else no_returns()
     return "\n".join(lines) + "\n"
 
 
@@ -158,7 +160,7 @@ def _elements(verb: str, vips: Iterable[str]) -> list[str]:
             for name, entries in found.items() if entries]  # fmt: skip
 
 
-def _returns(table: SandboxTable, way: Way) -> list[str]:
+def returns(table: SandboxTable, way: Way) -> list[str]:
     """Replies leave by the node by which the connection came in. It is known by the source MAC of its bridge.
 
     Two clients' connections through two nodes may have equal addresses and ports: zones keep them apart, and
@@ -182,7 +184,8 @@ def _returns(table: SandboxTable, way: Way) -> list[str]:
     ]
 
 
-def _no_returns() -> list[str]:
+def no_returns() -> list[str]:
+    """The rules of returns go."""
     lines = []
     for chain, hook in _BACK.items():
         lines += [f"add chain {TABLE} {chain} {{ {hook} }}", f"flush chain {TABLE} {chain}",

@@ -1,0 +1,165 @@
+"""Another kernel, as a process: Debian's User-mode Linux, which has what this machine's kernel may lack (IPVS,
+VXLAN, netem), with this machine's files read-only as its root.
+
+What belongs here: booting it, running one command in it, its output and status, and its end. What does not:
+what is tested there. A machine lives as long as one command. Where it cannot run, MachineError says what is
+missing; nothing is skipped. It leaves no process and no file behind, whatever happens to it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+KERNEL = "linux.uml"
+MODULES = Path("/usr/lib/uml/modules")
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_INIT = """#!/bin/sh
+# The kernel's helper and modprobe look below a place of ours: nothing is written to the machine's files.
+export PATH={path}
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mkdir -p /dev/shm
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -p /run/uml/lib/modules /run/out /run/tmp
+ln -s {modules}/$(uname -r) /run/uml/lib/modules/
+printf '#!/bin/sh\\nexec {modprobe} -d /run/uml "$@"\\n' > /run/uml/modprobe
+chmod 755 /run/uml/modprobe
+echo /run/uml/modprobe > /proc/sys/kernel/modprobe
+mount -t hostfs none /run/out -o {out}
+ip link set lo up
+{work}
+echo $? > /run/out/status
+sync
+{busybox} poweroff -f
+"""
+
+
+class MachineError(Exception):
+    """The machine could not be started, or did not come to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What the command left: its exit status, all that it and the kernel printed, and its files by name."""
+
+    status: int
+    output: str
+    files: Mapping[str, str]
+    seconds: float
+
+
+def missing() -> list[str]:
+    """What is not installed, as sentences."""
+    found = []
+    for program, package in ((KERNEL, "user-mode-linux"), ("modprobe", "kmod"), ("busybox", "busybox-static"),
+                             ("ip", "iproute2"), ("iptables-legacy-restore", "iptables")):  # fmt: skip
+        if shutil.which(program, path=_PATH) is None:
+            found.append(f"{program} is not installed: apt-get install {package}")
+    if not MODULES.is_dir():
+        found.append(f"{MODULES} is not there: apt-get install user-mode-linux")
+    return found
+
+
+def run(
+    command: Sequence[str],
+    *,
+    modules: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    deadline: float = 90,
+    memory: str = "512M",
+) -> Done:
+    """Boot, load the kernel's modules, run the command in the project's folder, power off.
+
+    What the command writes to /run/out is found in `files`. Raises MachineError, also when the deadline passes.
+    """
+    if lacks := missing():
+        raise MachineError("User-mode Linux cannot run: " + "; ".join(lacks))
+    with tempfile.TemporaryDirectory(prefix="swarmpy-uml-") as place:
+        return _boot(Path(place), _work(command, modules, environment or {}), deadline, memory)
+
+
+def python(code: str, **more) -> Done:
+    """`run` of a Python program, with this Python."""
+    return run([sys.executable, "-c", code], **more)
+
+
+def _work(command: Sequence[str], modules: Sequence[str], environment: Mapping[str, str]) -> str:
+    given = {
+        "HOME": "/run",
+        "TMPDIR": "/run/tmp",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **environment,
+    }
+    settings = " ".join(f"{name}={shlex.quote(value)}" for name, value in given.items())
+    load = (
+        f"{shutil.which('modprobe', path=_PATH)} -d /run/uml -a {shlex.join(modules)} && " if modules else ""
+    )
+    return f"cd {shlex.quote(str(ROOT))} && {load}env {settings} {shlex.join(command)} > /run/out/output 2>&1"
+
+
+def _boot(place: Path, work: str, deadline: float, memory: str) -> Done:
+    out, init = place / "out", place / "init"
+    out.mkdir()
+    init.write_text(_INIT.format(
+        path=_PATH, modules=MODULES, out=out, work=work,
+        modprobe=shutil.which("modprobe", path=_PATH), busybox=shutil.which("busybox", path=_PATH),
+    ))  # fmt: skip
+    init.chmod(0o755)
+    command = [
+        str(shutil.which(KERNEL, path=_PATH)), f"mem={memory}", "rootfstype=hostfs", "rootflags=/", "ro", "quiet",
+        f"init={init}", "con=null", "con0=null,fd:1", f"uml_dir={place}/", "umid=machine", "panic=-1",
+    ]  # fmt: skip
+    began = time.monotonic()
+    console = place / "console"
+    with console.open("wb") as printed:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=printed, stderr=subprocess.STDOUT, start_new_session=True,
+            env={"PATH": _PATH, "TMPDIR": "/dev/shm"},
+        )  # fmt: skip
+        try:
+            process.wait(deadline)
+        except subprocess.TimeoutExpired:
+            raise MachineError(
+                f"User-mode Linux did not end within {deadline:.0f} s; so far:\n{_shown(out, console)}"
+            ) from None
+        finally:
+            _end(process)
+    files = {one.name: one.read_text(errors="replace") for one in out.iterdir()}
+    if "status" not in files:
+        raise MachineError(f"User-mode Linux ended before its command did:\n{_shown(out, console)}")
+    return Done(int(files["status"]), _shown(out, console), files, time.monotonic() - began)
+
+
+def _shown(out: Path, console: Path) -> str:
+    parts = [one.read_text(errors="replace") for one in (console, out / "output") if one.exists()]
+    return "\n".join(part.strip() for part in parts)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill it with all its processes, and see them gone."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    until = time.monotonic() + 10
+    while True:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        if time.monotonic() > until:
+            raise MachineError(f"processes of group {process.pid} outlive their machine")
+        time.sleep(0.01)
