@@ -177,8 +177,13 @@ def _forwarding(
     wanted = {one.mac: one for one in neighbours(table, node_id)}
     have = known.neighbours if known is not None else {}
     add = tuple(one for mac, one in sorted(wanted.items()) if have.get(mac) != one)
+    fresh = {address for one in add for address in one.addresses}
+    # The kernel knows an address once: whoever had one that is given to another now goes before that one
+    # comes, else taking it away would take the other's.
+    first = {mac for mac, one in have.items() if mac not in wanted and not fresh.isdisjoint(one.addresses)}
     replaced = tuple(have[one.mac] for one in add if one.mac in have)
-    return add, replaced, tuple(have[mac] for mac in sorted(have) if mac not in wanted)
+    replaced += tuple(have[mac] for mac in sorted(first))
+    return add, replaced, tuple(have[mac] for mac in sorted(have) if mac not in wanted and mac not in first)
 
 
 def neighbours(table: Table, node_id: str) -> Iterable[Neighbour]:
