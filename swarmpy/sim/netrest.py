@@ -26,7 +26,7 @@ def check_networks_rest(world: Snapshot, boxes: dict[str, Box]) -> Iterator[Brok
     for node in world.nodes:
         box = boxes.get(node.hostname)
         agent = agent_of(box) if box is not None else None
-        if box is None or agent is None or agent._fabric is None:
+        if box is None or agent is None or agent._node_id != node.id:
             continue
         tables = {key: made[key] for key in sorted(of_node(world, node.id))}
         if agent._fabric.tables != tables:

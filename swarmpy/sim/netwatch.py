@@ -27,6 +27,7 @@ from swarmpy.state.snapshot import Snapshot
 if TYPE_CHECKING:
     from swarmpy.sim.cluster import Cluster
 
+NODE_LABEL = "com.docker.swarm.node.id"
 EVERY = 0.25
 """Virtual seconds between two looks."""
 DEAD = 1.0
@@ -140,7 +141,9 @@ class NetWatch:
     def box_of(self, node_id: str) -> Box | None:
         """The machine of a node."""
         node = self.world.nodes.get(node_id)
-        return self.stage.boxes.get(node.hostname) if node is not None else None
+        box = self.stage.boxes.get(node.hostname) if node is not None else None
+        agent = agent_of(box) if box is not None else None
+        return box if agent is None or agent._node_id == node_id else None
 
     @staticmethod
     def container_of(task_id: str, box: Box | None) -> Container | None:
@@ -156,24 +159,25 @@ class NetWatch:
         if not mine:
             return
         for other_box in self.stage.boxes.values():
-            if self._forgotten(other_box):
-                continue
             for other in other_box.dockerd.listed:
-                if other is container or other.state != "running":
+                if other is container or other.state != "running" or self._forgotten(other):
                     continue
                 for _, address in sorted(mine & set(addresses_of(other))):
                     self.stage.violate("address-really-once", f"{address} is of {container.name} on {box.name} "
                                        f"and of {other.name} on {other_box.name}")  # fmt: skip
 
-    def _forgotten(self, box: Box) -> bool:
-        """Whether the cluster does not know the machine any more: what runs there, nobody can stop."""
-        return all(node.hostname != box.name for node in self.world.nodes)
+    def _forgotten(self, container: Container) -> bool:
+        """Whether the cluster does not know the container's node any more: nobody can stop it."""
+        return container.labels.get(NODE_LABEL, "") not in self.world.nodes
 
     def signal(self, box: Box, container: Container) -> None:
         """A container is asked to stop: where it was in traffic, it is out of every balancer for a while."""
         task = self.world.tasks.get(of_container(container))
         if task is None or task.desired <= TaskState.RUNNING or task.status.state is not TaskState.RUNNING:
             return
+        node = self.world.nodes.get(task.node_id)
+        if node is None or node.status.state is not NodeState.READY:
+            return  # it left, or is not heard: nobody waits for it
         now = self.stage.loop.instant
         service = self.world.services.get(task.service_id)
         drain = drain_of(service.view.labels if service else {})
@@ -185,7 +189,7 @@ class NetWatch:
                 self.stage.violate("drain-delay", f"{container.name} is asked to stop {now - left:.2f} s after "
                                    f"it left traffic; its drain delay is {drain:g} s")  # fmt: skip
             for other in self.stage.up:
-                if self._calm.get(other.name, now) <= left - CALM and address in held(other):
+                if self._calm.get(_life(other), now) <= left - CALM and address in held(other):
                     self.stage.violate("acknowledged-drain", f"{container.name} is asked to stop while a "
                                        f"balancer of {other.name} holds {address}")  # fmt: skip
 
@@ -196,20 +200,20 @@ class NetWatch:
         now = self.stage.loop.instant
         if now - box.kernel.disturbed < MENDED:
             return False
-        return now - self._calm.get(box.name, now) >= seconds
+        return now - self._calm.get(_life(box), now) >= seconds
 
     def _judge(self) -> None:
         now = self.stage.loop.instant
         leader = next((box for box in self.stage.up if box.leads()), None)
-        if leader is None or leader.name != self._leader or not self._well(leader):
-            self._leader = leader.name if leader is not None else ""
+        if leader is None or _life(leader) != self._leader or not self._well(leader):
+            self._leader = _life(leader) if leader is not None else ""
             self._calm = {}
             return
         for box in self.stage.boxes.values():
             if self._well(box) and self._near(box, leader):
-                self._calm.setdefault(box.name, now)
+                self._calm.setdefault(_life(box), now)
             else:
-                self._calm.pop(box.name, None)
+                self._calm.pop(_life(box), None)
 
     def _well(self, box: Box) -> bool:
         disk = box.platter
@@ -261,6 +265,11 @@ def _addresses(task: Task, network_id: str) -> Iterator[str]:
     for place in task.networks:
         if place.network_id == network_id:
             yield from (pools.bare(one) for one in place.addresses)
+
+
+def _life(box: Box) -> str:
+    """The machine's present program, by name."""
+    return f"{box.name}/{box.lives}"
 
 
 def held(box: Box) -> frozenset[str]:

@@ -15,7 +15,7 @@ from swarmpy.sim.clock import SimClock, SimEntropy
 from swarmpy.sim.disk import Platter, SimDisk
 from swarmpy.sim.dockerd import Dockerd
 from swarmpy.sim.engine import SimEngine
-from swarmpy.sim.kernel import Kernel
+from swarmpy.sim.kernel import MTU, Kernel
 from swarmpy.sim.libnetwork import Libnetwork
 from swarmpy.sim.loop import Killed, Process, SimLoop, SimStop
 from swarmpy.sim.net import SimNet
@@ -171,6 +171,14 @@ class Box:
             self.kernel.power_cut()
             self.dockerd.power_cut()
 
+    def move(self, host: str) -> None:
+        """It comes up with another address; it has to be down."""
+        self.host, self.address = host, f"{host}:{PORT}"
+        self.kernel.stack.underlay = {host: MTU}
+        if self._dark:
+            self.stage.net.dark.add(host)
+        self.stage.trace.emit(self.name, f"has the address {host} from now on")
+
     def _dies_programming(self) -> None:
         self.wanted = True
         self.kill(reason="killed while it programs the network")
@@ -200,6 +208,8 @@ class Stage:
         self.net = SimNet(self.loop, f"{seed} net", self.trace)
         self.faults = self.chance("faults")
         self.boxes: dict[str, Box] = {}
+        self.moves = 0
+        """How often a machine came up with another address."""
         self.keeper: Keeper | None = None
         """Who changes the membership, where there is one."""
         self.violation: Violation | None = None
