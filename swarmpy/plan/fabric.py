@@ -27,7 +27,7 @@ from swarmpy.model.links import (
 class World:
     """All that is known on the node. `local`: its own VXLAN address. `links`: the kernel's, None while they
     were not looked at. `sandboxes`: path by task id, of containers that run. `programmed`: what each sandbox
-    surely holds; `mesh` and `served` likewise. `endpoints`: the Engine's endpoints that exist, None while
+    surely holds; `mesh` and `served` likewise; unless `mesh_known`, the kernel may hold another mesh. `endpoints`: the Engine's endpoints that exist, None while
     that is not known. `complete`: the leader sent all tables, so that others' leftovers may go."""
 
     node_id: str
@@ -37,6 +37,7 @@ class World:
     sandboxes: Mapping[str, str] = field(default_factory=dict)
     programmed: Mapping[str, SandboxTable] = field(default_factory=dict)
     mesh: MeshTable | None = None
+    mesh_known: bool = True
     served: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     endpoints: frozenset[str] | None = None
     complete: bool = False
@@ -302,7 +303,8 @@ def _port(port: PublishedPort, serving: list[Endpoint], node_id: str) -> MeshPor
 def _mesh(world: World) -> Iterable[Action]:
     tables = [table for table in world.tables.values() if table.ingress]
     wanted = mesh_of(tables[0], world.node_id) if tables else None
-    if wanted != world.mesh:
+    left = wanted is None and world.complete and not world.mesh_known
+    if wanted != world.mesh or left:
         yield Mesh(wanted, world.mesh)
 
 
