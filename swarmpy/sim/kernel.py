@@ -52,6 +52,8 @@ class Kernel:
         self.resolve: Resolve | None = None
         self.disturbed = 0.0
         """When something last befell it."""
+        self.flushed = 0.0
+        """When somebody last took rules away."""
         self.die_after: int | None = None
         """The agent's process dies before so many more changes of links."""
         self.on_death: Callable[[], None] | None = None

@@ -19,7 +19,7 @@ from swarmpy.sim.kernel import DriverAway, Kernel
 
 PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each attempt to reach the driver."""
-HOOK = (0.005, 0.05)
+HOOK = (0.02, 0.25)
 """Seconds between the last Join and the namespace, and between that and the process."""
 
 

@@ -64,9 +64,9 @@ def _rules_unsealed(stage: Stage, chance: random.Random) -> Undo | None:
 
 @fault("slow-rules", "fabric")
 def _slow_rules(stage: Stage, chance: random.Random) -> Undo | None:
-    """Each change of rules takes up to half a second."""
+    """Each change of rules takes up to a second."""
     box = _some(stage, chance)
-    box.kernel.filter.latency = (0.05, 0.5)
+    box.kernel.filter.latency = (0.1, 1.0)
     return _meddled(stage, box, box.kernel.heal)
 
 
@@ -81,6 +81,7 @@ def _rules_flushed(stage: Stage, chance: random.Random) -> Undo | None:
     for path in held if chance.random() < 0.5 else held[:1]:
         rules.flush(path)
     _meddled(stage, box)
+    box.kernel.flushed = stage.loop.instant
     return nothing
 
 

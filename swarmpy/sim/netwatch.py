@@ -16,7 +16,7 @@ from swarmpy.model.lifecycle import TERMINAL, NodeState, TaskState
 from swarmpy.model.objects import Task
 from swarmpy.plan import pools
 from swarmpy.plan.container import OPTION, TASK_LABEL
-from swarmpy.plan.leaving import drain_of
+from swarmpy.plan.leaving import PATIENCE, drain_of
 from swarmpy.sim.containers import Container
 from swarmpy.sim.disk import Platter
 from swarmpy.sim.invariants import Broken
@@ -134,7 +134,7 @@ class NetWatch:
             return
         if container.health not in ("", "healthy"):
             self.stage.violate("healthy-first", f"task {task.name} gets traffic but is {container.health}")
-        meddled = self.stage.loop.instant - box.kernel.disturbed < MENDED
+        meddled = box.kernel.flushed > 0 and self.stage.loop.instant - box.kernel.flushed < MENDED
         if container.places and not meddled and container.sandbox not in box.kernel.filter.sandboxes:
             self.stage.violate("wired-first", f"task {task.name} gets traffic before it is connected")
 
@@ -188,6 +188,8 @@ class NetWatch:
             if now - left < SHARE * drain:
                 self.stage.violate("drain-delay", f"{container.name} is asked to stop {now - left:.2f} s after "
                                    f"it left traffic; its drain delay is {drain:g} s")  # fmt: skip
+            if now - left > PATIENCE + SHARE * drain:
+                continue  # who did not answer in time is not waited for
             for other in self.stage.up:
                 if self._calm.get(_life(other), now) <= left - CALM and address in held(other):
                     self.stage.violate("acknowledged-drain", f"{container.name} is asked to stop while a "

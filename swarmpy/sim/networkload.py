@@ -18,7 +18,7 @@ NAMES = ("blue", "green", "red")
 """Few names, so that one is soon used again for another network."""
 TINY = ("10.90.0.0/29", "10.90.0.8/29")
 """Subnets with room for five."""
-PORTS = (8080, 8081, 8082)
+PORTS = (8080, 8081)
 
 
 def network_spec(name: str, chance: random.Random) -> str:
@@ -56,5 +56,5 @@ def dress(spec: dict[str, Any], world: Snapshot, chance: random.Random) -> None:
         spec["EndpointSpec"] = {"Mode": "dnsrr"}
         return
     ports = [{"Protocol": "tcp", "TargetPort": 80, "PublishedPort": chance.choice((0, *PORTS)),
-              "PublishMode": "ingress"}] if chance.random() < 0.3 else []  # fmt: skip
+              "PublishMode": "ingress"}] if chance.random() < 0.4 else []  # fmt: skip
     spec["EndpointSpec"] = {"Mode": "vip", "Ports": ports}
