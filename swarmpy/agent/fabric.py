@@ -208,7 +208,8 @@ class FabricWorker:
         return p.World(
             node_id=self._node_id, local=self._local(), tables=self.tables, links=self._links,
             sandboxes=sandboxes, programmed={path: one[0] for path, one in self._programmed.items()},
-            mesh=self._mesh[0] if self._mesh else None, mesh_known=self._mesh_known, served=self._served, endpoints=endpoints,
+            mesh=self._mesh[0] if self._mesh else None, mesh_known=self._mesh_known,
+            served=self._served, endpoints=endpoints,
             complete=self._complete,
         )  # fmt: skip
 

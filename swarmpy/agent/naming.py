@@ -1,7 +1,8 @@
 """The Engine's networks: the names under which it connects containers to networks of the cluster.
 
-What belongs here: making one for a container, and removing those of networks that the node carries no more:
-a name that stayed would be in the way of the next network that is called so. What does not: links (fabric.py).
+What belongs here: making one for a container, and removing those of networks that the node carries no more
+(a name that stayed would be in the way of the next network that is called so). What does not: links
+(fabric.py).
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class Worker:
         self.managers: Callable[[], tuple[Manager, ...]] = tuple
         self.wires: Callable[[], Mapping[str, Wire]] = dict
         """The networks that this node carries, by id."""
-        self.networks = EngineNetworks(engine, lambda: self.wires())
+        self.networks = EngineNetworks(engine, self._carried)
         self.is_wired: Callable[[str], bool] = lambda _task_id: True
         """Whether a task's running container is connected as it should be."""
         self.on_engine: Callable[[str], None] = lambda _trouble: None
@@ -222,6 +222,9 @@ class Worker:
             dataclasses.replace(one, wired=not self._attached(one.task_id) or self.is_wired(one.task_id))
             for one in containers
         )
+
+    def _carried(self) -> Mapping[str, Wire]:
+        return self.wires()
 
     def _needed(self) -> set[str]:
         """Networks for which a container is being made."""

@@ -27,8 +27,9 @@ from swarmpy.model.links import (
 class World:
     """All that is known on the node. `local`: its own VXLAN address. `links`: the kernel's, None while they
     were not looked at. `sandboxes`: path by task id, of containers that run. `programmed`: what each sandbox
-    surely holds; `mesh` and `served` likewise; unless `mesh_known`, the kernel may hold another mesh. `endpoints`: the Engine's endpoints that exist, None while
-    that is not known. `complete`: the leader sent all tables, so that others' leftovers may go."""
+    surely holds; `mesh` and `served` likewise; unless `mesh_known`, the kernel may hold another mesh.
+    `endpoints`: the Engine's endpoints that exist, None while that is not known. `complete`: the leader sent
+    all tables, so that others' leftovers may go."""
 
     node_id: str
     local: str

@@ -28,11 +28,11 @@ from swarmpy.sim.history import check_indexed
 from swarmpy.sim.invariants import check_containers, check_rest, check_step
 from swarmpy.sim.keeper import Keeper
 from swarmpy.sim.memberwatch import MemberWatch
+from swarmpy.sim.nemesis import REGISTRY, Nemesis, subset
 from swarmpy.sim.netinvariants import check_network_step, waiting
 from swarmpy.sim.netoracle import Oracle
 from swarmpy.sim.netrest import check_networks_rest
 from swarmpy.sim.netwatch import NetWatch
-from swarmpy.sim.nemesis import REGISTRY, Nemesis, subset
 from swarmpy.sim.raftwatch import RaftWatch
 from swarmpy.sim.slotwatch import SlotWatch
 from swarmpy.sim.stage import Box, Stage, Violation

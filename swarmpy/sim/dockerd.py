@@ -164,7 +164,7 @@ class Dockerd:
             self.plumbing.revive()
 
     def power_cut(self) -> None:
-        """The machine goes down: every container stops, nothing that was asked is done; nobody sees events."""
+        """The machine goes down: containers stop, what was asked is not done; nobody sees events."""
         self.life += 1
         self._unanswered = {}
         for container in self._sorted():

@@ -94,9 +94,7 @@ class Libnetwork:
         try:
             self._kernel.stack.take(link, path)
         except OSError as error:
-            raise EngineError(
-                f"failed to create task for container: error moving {link}: {error}"
-            ) from None
+            raise EngineError(f"failed to create task for container: error moving {link}: {error}") from None
 
     async def _pause(self, life: int, spread: tuple[float, float]) -> None:
         await asyncio.sleep(self._daemon.chance.uniform(*spread))

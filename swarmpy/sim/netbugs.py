@@ -21,7 +21,9 @@ CALM = ("events-lost",)
 """Faults that do not keep anybody from being judged."""
 
 
-@bug("address-reused", "an address is given away while its last task still stops", world="cluster", faults=CALM)
+@bug(
+    "address-reused", "an address is given away while its last task still stops", world="cluster", faults=CALM
+)
 def _address_reused() -> list[Patch]:
     right = addresses.held
 
@@ -92,7 +94,9 @@ def _no_drain() -> list[Patch]:
     return [(leaving, "wait", lambda now, leaver, silent: 0.0)]
 
 
-@bug("joining-swept", "links of a container that is being started are swept away", world="cluster", faults=CALM)
+@bug(
+    "joining-swept", "links of a container that is being started are swept away", world="cluster", faults=CALM
+)
 def _joining_swept() -> list[Patch]:
     return [(Joining, "endpoints", lambda self, now: frozenset())]
 

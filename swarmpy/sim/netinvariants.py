@@ -1,7 +1,8 @@
-"""Invariants of networks as the store has them, over each step of the store.
+"""Invariants of networks as the store has them.
 
-What belongs here: what must hold of addresses, subnets and ports in any world, and who may wait for an
-address for ever. What does not: what kernels hold (netwatch.py), tasks and nodes (invariants.py).
+What belongs here: a task's addresses over each step, and who may wait for an address for ever. What does not:
+what `apply` itself refuses (state/invariants: nobody shares an address, a subnet or a port), what kernels
+hold (netwatch.py), tasks and nodes (invariants.py).
 """
 
 from __future__ import annotations
@@ -18,14 +19,6 @@ from swarmpy.state.snapshot import Snapshot
 
 def check_network_step(old: Snapshot, new: Snapshot) -> Iterator[Broken]:
     """What one committed batch may not do to networks."""
-    if old.networks is not new.networks:
-        yield from _disjoint(new)
-    if old.services is not new.services:
-        yield from _ports(new)
-    holders = old.services is not new.services or old.nodes is not new.nodes
-    for network in new.networks:
-        if holders or old.bucket_in(network.id) is not new.bucket_in(network.id):
-            yield from _unique(new, network)
     for key, task in new.tasks.rows.items():
         before = old.tasks.rows.get(key)
         if before is None or before is task or before.status.state < TaskState.ASSIGNED:
@@ -34,56 +27,18 @@ def check_network_step(old: Snapshot, new: Snapshot) -> Iterator[Broken]:
             yield "address-kept", f"task {task.name} has other addresses than when it was assigned"
 
 
-def _disjoint(world: Snapshot) -> Iterator[Broken]:
-    networks = list(world.networks)
-    for place, one in enumerate(networks):
-        for other in networks[:place]:
-            if one.vni == other.vni:
-                yield "vni-once", f"networks {one.name} and {other.name} both have VNI {one.vni}"
-            for first in one.subnets:
-                for second in other.subnets:
-                    if pools.overlaps(first.subnet, second.subnet):
-                        yield "subnets-disjoint", f"{one.name}'s {first.subnet} overlaps {second.subnet}"
-
-
-def _ports(world: Snapshot) -> Iterator[Broken]:
-    taken: dict[tuple[str, int], str] = {}
+def _used(world: Snapshot, network: Network) -> Iterator[str]:
+    """Every address of the network that somebody has."""
     for service in world.services:
-        for port in service.ports:
-            if port.publish_mode == "host":
-                continue
-            other = taken.setdefault((port.protocol, port.published_port), service.name)
-            if other != service.name:
-                yield "port-once", f"port {port.published_port} is published by {other} and {service.name}"
-
-
-def holders(world: Snapshot, network: Network) -> Iterator[tuple[str, str]]:
-    """(address, who has it) of everybody in the network."""
-    for subnet in network.subnets:
-        yield subnet.gateway, "the gateway"
-    for service in world.services:
-        for vip in service.vips:
-            if vip.network_id == network.id:
-                yield pools.bare(vip.address), f"service {service.name}"
+        yield from (pools.bare(vip.address) for vip in service.vips if vip.network_id == network.id)
     for _, task in sorted((world.bucket_in(network.id) or {}).items()):
-        if task.status.state in TERMINAL:
-            continue
-        for place in task.networks:
-            if place.network_id == network.id:
-                for address in place.addresses:
-                    yield pools.bare(address), f"task {task.name}"
+        if task.status.state not in TERMINAL:
+            for place in task.networks:
+                if place.network_id == network.id:
+                    yield from (pools.bare(one) for one in place.addresses)
     if network.view.ingress:
         for node in world.nodes:
-            for address in node.ingress:
-                yield pools.bare(address), f"node {node.hostname}"
-
-
-def _unique(world: Snapshot, network: Network) -> Iterator[Broken]:
-    taken: dict[str, str] = {}
-    for address, who in holders(world, network):
-        other = taken.setdefault(address, who)
-        if other != who:
-            yield "address-once", f"{address} of network {network.name} is of {other} and of {who}"
+            yield from (pools.bare(one) for one in node.ingress)
 
 
 def waiting(world: Snapshot) -> tuple[frozenset[str], list[Broken]]:
@@ -94,10 +49,12 @@ def waiting(world: Snapshot) -> tuple[frozenset[str], list[Broken]]:
         if task.status.message != MESSAGE or not task.status.err:
             continue
         full = [network for network in _of(world, task.view.networks) if _is_full(world, network)]
-        if full or world.networks and _ingress_full(world):
+        if full or _ingress_full(world):
             excused.add(task.service_id)
         else:
-            broken.append(("room-is-used", f"task {task.name} waits though no network is full: {task.status.err}"))
+            broken.append(
+                ("room-is-used", f"task {task.name} waits though no network is full: {task.status.err}")
+            )
     return frozenset(excused), broken
 
 
@@ -109,7 +66,7 @@ def _of(world: Snapshot, attachments: Iterable[object]) -> Iterator[Network]:
 
 
 def _is_full(world: Snapshot, network: Network) -> bool:
-    used = {address for address, who in holders(world, network) if who != "the gateway"}
+    used = set(_used(world, network))
     for subnet in network.subnets:
         if ":" in subnet.subnet:
             continue

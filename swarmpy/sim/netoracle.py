@@ -82,7 +82,9 @@ class Oracle:
         for client in self._clients(box, network):
             for service in self.watch.world.services:
                 targets = sure.get(service.id)
-                vip = next((pools.bare(one.address) for one in service.vips if one.network_id == network.id), "")
+                vip = next(
+                    (pools.bare(one.address) for one in service.vips if one.network_id == network.id), ""
+                )
                 if not targets or not self._published(service):
                     continue
                 yield from self._names(box, network, client, service, vip, targets)
@@ -92,15 +94,19 @@ class Oracle:
                     yield from self._judge(box, client.name, network, service, picked, targets)
                 for address, (there, target) in sorted(targets.items()):
                     if not self._reaches(box, network, address, there, target):
-                        yield "request-arrives", (f"{client.name} on {box.name} does not reach {address} "
-                                                  f"({target.name} on {there.name}) in {network.name}")  # fmt: skip
+                        where = f"{address} ({target.name} on {there.name}) in {network.name}"
+                        yield "request-arrives", f"{client.name} on {box.name} does not reach {where}"
 
     def _clients(self, box: Box, network: Network) -> Iterator[Container]:
         for container in box.dockerd.listed:
             task: Task | None = self.watch.world.tasks.get(of_container(container))
             if task is None or container.state != "running" or task.status.state is not TaskState.RUNNING:
                 continue
-            mine = [address for key, address in addresses_of(container) if key == network.id and ":" not in address]
+            mine = [
+                address
+                for key, address in addresses_of(container)
+                if key == network.id and ":" not in address
+            ]
             if any(self._long(address) for address in mine):
                 yield container
 
@@ -132,8 +138,9 @@ class Oracle:
     ) -> Iterator[Broken]:  # fmt: skip
         if not picked:
             how = "is refused" if picked == "" else "goes into the void"
-            yield "request-answered", (f"a request of {client} to {service.name} in {network.name} on {box.name} "
-                                       f"{how}, though {len(targets)} tasks serve")  # fmt: skip
+            where = f"{service.name} in {network.name} on {box.name}"
+            sentence = f"a request of {client} to {where} {how}, though {len(targets)} tasks serve"
+            yield "request-answered", sentence
 
     def _names(
         self, box: Box, network: Network, client: Container, service: Service, vip: str,
@@ -142,7 +149,9 @@ class Oracle:
         """What the name server of the client's network says of the service and of its tasks."""
         if box.kernel.resolve is None:
             return
-        source = next(address for key, address in addresses_of(client) if key == network.id and ":" not in address)
+        source = next(
+            address for key, address in addresses_of(client) if key == network.id and ":" not in address
+        )
         suffix = f"{service.name}.{network.name}".lower()
         tasks = box.kernel.resolve(Question(network.id, source, f"tasks.{suffix}", "A")).addresses
         missing = sorted(set(targets) - set(tasks))
@@ -151,7 +160,10 @@ class Oracle:
         for address in tasks:
             left = self.watch.ended.get(address)
             if address not in self.watch.began and (left is None or self.stage.loop.instant - left > DEAD):
-                yield "dead-name", f"{box.name} names {address} among the tasks of {suffix}: it gets no traffic"
+                yield (
+                    "dead-name",
+                    f"{box.name} names {address} among the tasks of {suffix}: it gets no traffic",
+                )
         answer = box.kernel.resolve(Question(network.id, source, suffix, "A")).addresses
         if vip and answer != (vip,):
             yield "name-answered", f"{box.name} names {answer} for {suffix}, whose address is {vip}"

@@ -30,7 +30,10 @@ def check_networks_rest(world: Snapshot, boxes: dict[str, Box]) -> Iterator[Brok
             continue
         tables = {key: made[key] for key in sorted(of_node(world, node.id))}
         if agent._fabric.tables != tables:
-            yield "tables-agree", f"{box.name} has other network tables than the leader: {_which(agent, tables)}"
+            yield (
+                "tables-agree",
+                f"{box.name} has other network tables than the leader: {_which(agent, tables)}",
+            )
         yield from _box(box, node.id, node.vtep, tables)
         yield from _engine(box, world)
 
@@ -73,19 +76,30 @@ def _links(
             yield "links-agree", f"the links of {one.name} on {box.name} are not as they should be"
         if dict(link.neighbours) != {n.mac: n for n in neighbours(one, node_id)}:
             yield "neighbours-agree", f"the neighbours of {one.name} on {box.name} are not as they should be"
-        ends = {container.endpoint(name) for container in running for name, options in container.places.items()
-                if options.get(OPTION + "network") == key}  # fmt: skip
+        ends = {end for container in running for end in _ends(container, key)}
         if set(link.plugs) != ends:
             odd = sorted(set(link.plugs) ^ ends)
-            yield "plugs-agree", f"the plugs of {one.name} on {box.name} are not those of its containers: {odd}"
+            yield (
+                "plugs-agree",
+                f"the plugs of {one.name} on {box.name} are not those of its containers: {odd}",
+            )
         served = box.kernel.served.get(key)
         where = served[1] if served is not None else ()
         if where != served_at(one):
             yield "names-served", f"names of {one.name} are served at {where} on {box.name}"
         elif served is not None and served[0] not in box.kernel.stack.rooms.values():
-            yield "names-served", f"the name server of {one.name} on {box.name} is in a namespace that is gone"
+            yield (
+                "names-served",
+                f"the name server of {one.name} on {box.name} is in a namespace that is gone",
+            )
     for key in sorted(set(box.kernel.served) - set(tables)):
         yield "nothing-leaks", f"{box.name} serves names of network {key}, which it is not on"
+
+
+def _ends(container: Container, network_id: str) -> Iterator[str]:
+    for name, options in container.places.items():
+        if options.get(OPTION + "network") == network_id:
+            yield container.endpoint(name)
 
 
 def _engine(box: Box, world: Snapshot) -> Iterator[Broken]:

@@ -54,7 +54,7 @@ def addresses_of(container: Container) -> Iterator[tuple[str, str]]:
 
 
 def in_traffic(tasks: Iterable[Task], world: Snapshot) -> Iterator[Task]:
-    """The tasks that are to get traffic: said here once more, so that planning has somebody to differ from."""
+    """The tasks that are to get traffic: said once more, so that planning has somebody to differ from."""
     heard: set[str] = set()
     doubtful: list[Task] = []
     for task in tasks:
@@ -118,8 +118,8 @@ class NetWatch:
                     self._enters(task)
         if old.services is not new.services:
             for service in new.services:
-                known = old.services.rows.get(service.id)
-                if known is None or (known.vips, known.ports) != (service.vips, service.ports):
+                past = old.services.rows.get(service.id)
+                if past is None or (past.vips, past.ports) != (service.vips, service.ports):
                     self.published[service.id] = now
         for key in sorted(set(self._serving) - {network.id for network in new.networks}):
             for address in self._serving.pop(key):
@@ -163,8 +163,8 @@ class NetWatch:
                 if other is container or other.state != "running" or self._forgotten(other):
                     continue
                 for _, address in sorted(mine & set(addresses_of(other))):
-                    self.stage.violate("address-really-once", f"{address} is of {container.name} on {box.name} "
-                                       f"and of {other.name} on {other_box.name}")  # fmt: skip
+                    both = f"{container.name} on {box.name} and of {other.name} on {other_box.name}"
+                    self.stage.violate("address-really-once", f"{address} is of {both}")
 
     def _forgotten(self, container: Container) -> bool:
         """Whether the cluster does not know the container's node any more: nobody can stop it."""
@@ -186,8 +186,8 @@ class NetWatch:
             if left is None:
                 continue
             if now - left < SHARE * drain:
-                self.stage.violate("drain-delay", f"{container.name} is asked to stop {now - left:.2f} s after "
-                                   f"it left traffic; its drain delay is {drain:g} s")  # fmt: skip
+                early = f"{now - left:.2f} s after it left traffic; its drain delay is {drain:g} s"
+                self.stage.violate("drain-delay", f"{container.name} is asked to stop {early}")
             if now - left > PATIENCE + SHARE * drain:
                 continue  # who did not answer in time is not waited for
             for other in self.stage.up:
@@ -258,7 +258,10 @@ class NetWatch:
                 left = self.ended.get(address)
                 if left is None or now - left > DEAD:
                     since = f"for {now - left:.2f} s" if left is not None else "and never did"
-                    yield "dead-backend", f"a balancer of {box.name} holds {address}, which gets no traffic {since}"
+                    yield (
+                        "dead-backend",
+                        f"a balancer of {box.name} holds {address}, which gets no traffic {since}",
+                    )
 
 
 def _addresses(task: Task, network_id: str) -> Iterator[str]:

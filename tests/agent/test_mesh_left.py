@@ -34,7 +34,9 @@ def table(key: str, subnet: str, **more: Any) -> Table:
                  services=(ServiceEntry(id="s", name="web", vips=(f"{subnet}.9",)),), **more)  # fmt: skip
 
 
-MESHED = (IngressNode(id="here", number=2, vtep="192.0.2.1", mac="02:00:00:00:01:02", addresses=("10.0.0.2",)),)
+MESHED = (
+    IngressNode(id="here", number=2, vtep="192.0.2.1", mac="02:00:00:00:01:02", addresses=("10.0.0.2",)),
+)
 
 
 class Place:
@@ -44,7 +46,9 @@ class Place:
         self.loop = SimLoop()
         self.problems: list[BaseException] = []
         trace = Trace(self.loop.time)
-        self.kernel = Kernel(self.loop, "w1", "seed", trace, "192.0.2.1", lambda _, one: self.problems.append(one))
+        self.kernel = Kernel(
+            self.loop, "w1", "seed", trace, "192.0.2.1", lambda _, one: self.problems.append(one)
+        )
         self.looks = 0
         self.sandboxes: dict[str, Sandbox] = {}
         self.applied: list[int] = []
