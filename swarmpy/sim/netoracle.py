@@ -19,7 +19,7 @@ from swarmpy.sim.invariants import Broken
 from swarmpy.sim.netwatch import CALM, DEAD, NetWatch, addresses_of, of_container
 from swarmpy.sim.stage import Box
 
-EVERY = 1.0
+EVERY = 0.5
 """Virtual seconds between two rounds of requests."""
 SETTLED = 2.0
 """Seconds after which everybody who is well knows of a task in traffic."""
