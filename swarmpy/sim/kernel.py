@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from swarmpy.adapters.driver import NetworkDriver
 from swarmpy.adapters.overlay.identity import room_name
+from swarmpy.adapters.overlay.sentences import doing
 from swarmpy.model.links import Answer, Question
 from swarmpy.ports import FabricError, FabricPorts, Plumber
 from swarmpy.ports.fabric import Resolve
@@ -210,7 +211,8 @@ class SimNames:
 
     async def serve(self, network_id: str, namespace: str, addresses: Sequence[str]) -> None:
         """Serve there. Raises FabricError where the namespace is not there."""
-        room = await self._kernel.stack.call(lambda: self._kernel.stack.rooms.get(room_name(network_id)))
+        with doing("serve names", network_id):
+            room = await self._kernel.stack.call(lambda: self._kernel.stack.rooms.get(room_name(network_id)))
         if room is None:
             raise FabricError(f"names cannot be served in {namespace}: No such file or directory")
         self._kernel.served[network_id] = (room, tuple(addresses))
