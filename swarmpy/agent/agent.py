@@ -236,6 +236,7 @@ class Agent:
             case m.Networks():
                 if self._fabric is not None:
                     self._fabric.take(message)
+                    self._worker.networks.stale |= message.full or bool(message.removed)
                     self._worker.wake()
                 else:
                     self._session.applied(message.seq)

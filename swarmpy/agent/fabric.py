@@ -56,6 +56,8 @@ class FabricWorker:
         self._links: dict[str, LinkSeen] | None = None
         self._programmed: dict[str, tuple[SandboxTable, str]] = {}
         self._mesh: tuple[MeshTable, str] | None = None
+        self._mesh_known = False
+        """Whether the kernel surely has no other mesh: an earlier life may have left one."""
         self._served: dict[str, tuple[str, ...]] = {}
         self._joining = Joining()
         self._early: set[asyncio.Task[None]] = set()
@@ -182,7 +184,7 @@ class FabricWorker:
             mark = self._mesh[1]
             if await _held(self.ports.mesh.observe()) != mark:
                 logger.info("the routing mesh is not as it was programmed: mending it")
-                self._mesh = None
+                self._mesh, self._mesh_known = None, False
 
     def world(self) -> p.World:
         """All that is known at the moment."""
@@ -206,7 +208,8 @@ class FabricWorker:
         return p.World(
             node_id=self._node_id, local=self._local(), tables=self.tables, links=self._links,
             sandboxes=sandboxes, programmed={path: one[0] for path, one in self._programmed.items()},
-            mesh=self._mesh[0] if self._mesh else None, served=self._served, endpoints=endpoints,
+            mesh=self._mesh[0] if self._mesh else None, mesh_known=self._mesh_known,
+            served=self._served, endpoints=endpoints,
             complete=self._complete,
         )  # fmt: skip
 
@@ -293,11 +296,12 @@ class FabricWorker:
         self._programmed[path] = (table, mark)
 
     async def _set_mesh(self, table: MeshTable | None, before: MeshTable | None) -> None:
-        self._mesh = None
+        self._mesh, self._mesh_known = None, False
         if table is None:
             await self.ports.mesh.clear()
         else:
             self._mesh = (table, await self.ports.mesh.apply(table, before))
+        self._mesh_known = True
 
     async def _serve(self, network_id: str, addresses: tuple[str, ...]) -> None:
         if addresses:

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from swarmpy.agent import journal
 from swarmpy.agent.joining import Sandbox
+from swarmpy.agent.naming import EngineNetworks
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.messages import Assignments, Manager
 from swarmpy.model.objects import TaskStatus
@@ -83,6 +84,7 @@ class Worker:
         self.managers: Callable[[], tuple[Manager, ...]] = tuple
         self.wires: Callable[[], Mapping[str, Wire]] = dict
         """The networks that this node carries, by id."""
+        self.networks = EngineNetworks(engine, self._carried)
         self.is_wired: Callable[[str], bool] = lambda _task_id: True
         """Whether a task's running container is connected as it should be."""
         self.on_engine: Callable[[str], None] = lambda _trouble: None
@@ -164,6 +166,8 @@ class Worker:
                     self._turn(self._containers)
                     if self._idle and not self._stale:
                         self._empty.set()
+                    if self.networks.stale:
+                        await self.networks.tidy(self._needed())
                 await self._save()
                 try:
                     async with asyncio.timeout(LOOK_ROUND if self._containers is not None else RETRY):
@@ -218,6 +222,14 @@ class Worker:
             dataclasses.replace(one, wired=not self._attached(one.task_id) or self.is_wired(one.task_id))
             for one in containers
         )
+
+    def _carried(self) -> Mapping[str, Wire]:
+        return self.wires()
+
+    def _needed(self) -> set[str]:
+        """Networks for which a container is being made."""
+        made = [action for _, action in self._busy.values() if isinstance(action, p.Create)]
+        return {place.network_id for action in made for place in action.places}
 
     def _attached(self, task_id: str) -> bool:
         local = self.tasks.get(task_id)
@@ -302,7 +314,7 @@ class Worker:
         """Create it, and connect it to its further networks: the Engine takes one with the request. Where
         that fails half-way the container goes, so that the next one begins anew."""
         for place in action.places:
-            await self._engine.ensure_network(place.network, place.network_id)
+            await self.networks.ensure(place)
         container_id = await self._engine.create(action.name, action.config)
         try:
             for place in action.places[1:]:

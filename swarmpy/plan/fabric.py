@@ -27,8 +27,9 @@ from swarmpy.model.links import (
 class World:
     """All that is known on the node. `local`: its own VXLAN address. `links`: the kernel's, None while they
     were not looked at. `sandboxes`: path by task id, of containers that run. `programmed`: what each sandbox
-    surely holds; `mesh` and `served` likewise. `endpoints`: the Engine's endpoints that exist, None while
-    that is not known. `complete`: the leader sent all tables, so that others' leftovers may go."""
+    surely holds; `mesh` and `served` likewise; unless `mesh_known`, the kernel may hold another mesh.
+    `endpoints`: the Engine's endpoints that exist, None while that is not known. `complete`: the leader sent
+    all tables, so that others' leftovers may go."""
 
     node_id: str
     local: str
@@ -37,6 +38,7 @@ class World:
     sandboxes: Mapping[str, str] = field(default_factory=dict)
     programmed: Mapping[str, SandboxTable] = field(default_factory=dict)
     mesh: MeshTable | None = None
+    mesh_known: bool = True
     served: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     endpoints: frozenset[str] | None = None
     complete: bool = False
@@ -177,8 +179,13 @@ def _forwarding(
     wanted = {one.mac: one for one in neighbours(table, node_id)}
     have = known.neighbours if known is not None else {}
     add = tuple(one for mac, one in sorted(wanted.items()) if have.get(mac) != one)
+    fresh = {address for one in add for address in one.addresses}
+    # The kernel knows an address once: whoever had one that is given to another now goes before that one
+    # comes, else taking it away would take the other's.
+    first = {mac for mac, one in have.items() if mac not in wanted and not fresh.isdisjoint(one.addresses)}
     replaced = tuple(have[one.mac] for one in add if one.mac in have)
-    return add, replaced, tuple(have[mac] for mac in sorted(have) if mac not in wanted)
+    replaced += tuple(have[mac] for mac in sorted(first))
+    return add, replaced, tuple(have[mac] for mac in sorted(have) if mac not in wanted and mac not in first)
 
 
 def neighbours(table: Table, node_id: str) -> Iterable[Neighbour]:
@@ -297,7 +304,8 @@ def _port(port: PublishedPort, serving: list[Endpoint], node_id: str) -> MeshPor
 def _mesh(world: World) -> Iterable[Action]:
     tables = [table for table in world.tables.values() if table.ingress]
     wanted = mesh_of(tables[0], world.node_id) if tables else None
-    if wanted != world.mesh:
+    left = wanted is None and world.complete and not world.mesh_known
+    if wanted != world.mesh or left:
         yield Mesh(wanted, world.mesh)
 
 

@@ -29,6 +29,10 @@ from swarmpy.sim.invariants import check_containers, check_rest, check_step
 from swarmpy.sim.keeper import Keeper
 from swarmpy.sim.memberwatch import MemberWatch
 from swarmpy.sim.nemesis import REGISTRY, Nemesis, subset
+from swarmpy.sim.netinvariants import check_network_step, waiting
+from swarmpy.sim.netoracle import Oracle
+from swarmpy.sim.netrest import check_networks_rest
+from swarmpy.sim.netwatch import NetWatch
 from swarmpy.sim.raftwatch import RaftWatch
 from swarmpy.sim.slotwatch import SlotWatch
 from swarmpy.sim.stage import Box, Stage, Violation
@@ -49,7 +53,7 @@ class Cluster:
 
     def __init__(
         self, seed: int | str, *, managers: int = 3, workers: int = 2, clients: int = 2,
-        duration: float = 15.0, faults: Sequence[str] | None = None,
+        duration: float = 15.0, faults: Sequence[str] | None = None, networks: bool = True,
         sink: Callable[[str], None] | None = None,
     ) -> None:  # fmt: skip
         self.stage = stage = Stage(seed, sink=sink)
@@ -71,9 +75,11 @@ class Cluster:
             stage.add(f"m{number}", f"10.0.0.{number}", self.program)
         for number in range(1, workers + 1):
             stage.add(f"w{number}", f"10.0.1.{number}", self.program, "worker")
+        self.nets = NetWatch(self)
+        self.oracle = Oracle(self.nets)
         for box in stage.boxes.values():
             self.furnish(box)
-        self.workload = Workload(self, clients)
+        self.workload = Workload(self, clients, networks=networks)
         names = list(faults) if faults is not None else subset(chance, sorted(REGISTRY))
         self.nemesis = Nemesis(stage, names, pace=(0.3, 2.5))
         stage.loop.watch = self.watch.look
@@ -186,8 +192,10 @@ class Cluster:
                                f"but changes world {before.version}")  # fmt: skip
         self.newest = after
         self.members.step(name, before, after)
-        for rule, sentence in (*check_step(before, after), *self.slots.step(before, after)):
+        for rule, sentence in (*check_step(before, after), *self.slots.step(before, after),
+                               *check_network_step(before, after)):  # fmt: skip
             self.stage.violate(rule, sentence)
+        self.nets.step(before, after)
 
     # ------------------------------------------------------------ looking at it
 
@@ -199,12 +207,14 @@ class Cluster:
     def furnish(self, box: Box) -> None:
         """Watch the machine's Engine."""
         box.dockerd.on_start = partial(self._container_starts, box)
+        box.dockerd.on_signal = partial(self.nets.signal, box)
 
     def _container_starts(self, box: Box, container: Container) -> None:
         running = [(one, other.name) for other in self.stage.boxes.values() for one in other.dockerd.listed
                    if one.state == "running" and one is not container]  # fmt: skip
         for rule, sentence in self.slots.starts(container, box.name, running):
             self.stage.violate(rule, sentence)
+        self.nets.runs(box, container)
 
     def newest_world(self) -> Snapshot:
         """The world after the newest entry that any manager applied."""
@@ -262,6 +272,8 @@ class Cluster:
                 box.start()
         await self._until(self._all_ready, "every node is ready")
         self.formed = True
+        self.nets.begin()
+        self.oracle.begin()
         stage.trace.emit("operator", f"{len(stage.boxes)} nodes are ready")
 
     def _all_ready(self) -> bool:
@@ -297,12 +309,15 @@ class Cluster:
         stage.violate(broken[0], f"{CONVERGE:g} s after the last fault: {broken[1]}")
 
     def _at_rest(self, world: Snapshot) -> Any:
+        excused, broken = waiting(world)
+        yield from broken
         yield from self.members.rest(world)
-        yield from check_rest(world)
+        yield from check_rest(world, excused)
         running = [(container.labels[TASK_LABEL], box.name) for box in self.stage.boxes.values()
                    for container in box.dockerd.listed
                    if container.state == "running" and TASK_LABEL in container.labels]  # fmt: skip
         yield from check_containers(world, running)
+        yield from check_networks_rest(world, self.stage.boxes)
 
     def last_checks(self) -> None:
         """Histories are linearizable; no container was ever started twice; no handler failed."""

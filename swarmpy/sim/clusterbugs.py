@@ -12,7 +12,7 @@ from swarmpy.agent.worker import Worker
 from swarmpy.manager.control import ManagerControl
 from swarmpy.model import messages as m
 from swarmpy.plan import filters
-from swarmpy.sim import memberbugs
+from swarmpy.sim import memberbugs, netbugs
 from swarmpy.sim.bugs import BUGS, Patch, bug
 from swarmpy.state.snapshot import Snapshot
 
@@ -45,5 +45,5 @@ def _status_unacknowledged() -> list[Patch]:
 
 ALL_BUGS = BUGS
 """The bugs of both worlds."""
-MORE_BUGS = memberbugs.__name__
-"""The module that registers the rest."""
+MORE_BUGS = (memberbugs.__name__, netbugs.__name__)
+"""The modules that register the rest."""

@@ -102,11 +102,19 @@ class Container:
     @property
     def sandbox(self) -> str:
         """Its network namespace in its present life."""
-        return f"/run/docker/netns/{self.id[:12]}-{self.life}" if self.state == "running" else ""
+        return self.sandbox_of(self.life) if self.state == "running" else ""
+
+    def sandbox_of(self, life: int) -> str:
+        """Its network namespace in that life."""
+        return f"/run/docker/netns/{self.id[:12]}-{life}"
 
     def endpoint(self, network: str) -> str:
         """The Engine's endpoint in its present life."""
-        return f"{self.id[:12]}-{self.life}-{network}" if self.state == "running" else ""
+        return self.endpoint_of(self.life, network) if self.state == "running" else ""
+
+    def endpoint_of(self, life: int, network: str) -> str:
+        """The Engine's endpoint in that life."""
+        return f"{self.id[:12]}-{life}-{network}"
 
     def print(self, now: int, stream: str, line: str) -> None:
         """A line of its output."""

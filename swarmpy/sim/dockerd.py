@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from swarmpy.ports import EngineError, EngineEvent, EngineGoneError
 from swarmpy.sim.clock import SimClock
 from swarmpy.sim.containers import Behaviour, Container, published
 from swarmpy.sim.loop import NEUTRAL, SimLoop
 from swarmpy.sim.trace import Trace
+
+if TYPE_CHECKING:
+    from swarmpy.sim.libnetwork import Libnetwork
 
 T = TypeVar("T")
 
@@ -51,6 +54,10 @@ class Dockerd:
         """Every start of a container: (virtual time, container id, labels)."""
         self.on_start: Callable[[Container], None] | None = None
         """Told of every container that starts."""
+        self.plumbing: Libnetwork | None = None
+        """How containers get their networks; without it they only know their names."""
+        self.on_signal: Callable[[Container], None] | None = None
+        """Told of every container that is asked to stop, before it is."""
         self.cpus, self.memory = 4, 8 << 30
         self._listeners: dict[int, asyncio.Queue[EngineEvent | None]] = {}
         self._numbers = 0
@@ -99,6 +106,18 @@ class Dockerd:
             result = action()
         except EngineError as refused:
             error = refused
+        if asyncio.iscoroutine(result):
+            self.loop.spawn(None, self._finish(result, answer))
+            return
+        self.later(self._half(), _settle, answer, result, error)
+
+    async def _finish(self, work: Coroutine[Any, Any, Any], answer: asyncio.Future[Any]) -> None:
+        result: Any = None
+        error: Exception | None = None
+        try:
+            result = await work
+        except EngineError as refused:
+            error = refused
         self.later(self._half(), _settle, answer, result, error)
 
     def absent(self) -> EngineGoneError:
@@ -141,15 +160,21 @@ class Dockerd:
         """The daemon is started again."""
         self.up = True
         self.trace.emit(self.name, "engine is back")
+        if self.plumbing is not None:
+            self.plumbing.revive()
 
     def power_cut(self) -> None:
-        """The machine goes down: every container stops; nobody sees events."""
+        """The machine goes down: containers stop, what was asked is not done; nobody sees events."""
+        self.life += 1
+        self._unanswered = {}
         for container in self._sorted():
             if container.state == "running":
                 self.finish(container, 255, quiet=True)
         self._listeners = {}
         self._stuck = []
         self.hanging = False
+        if self.plumbing is not None:
+            self.plumbing.power_cut()
 
     def heal(self) -> None:
         """Behave well from now on."""
@@ -197,15 +222,24 @@ class Dockerd:
 
     def drop_network(self, name: str) -> None:
         """DELETE /networks/{name}."""
-        if any(name in container.places for container in self.containers.values()):
+        alive = [one for one in self.containers.values() if one.state == "running" and name in one.places]
+        if alive or (self.plumbing is not None and self.plumbing.busy(name)):
             raise EngineError(f"network {name} has active endpoints")
         self.networks.pop(name, None)
 
-    def begin(self, key: str) -> None:
-        """POST /containers/{id}/start."""
+    def begin(self, key: str) -> Coroutine[Any, Any, None] | None:
+        """POST /containers/{id}/start; returns what is still to be awaited."""
         container = self.find(key)
         if container.state == "running":
-            return
+            return None
+        ports = self._startable(container)
+        work = self.plumbing.work(container, lambda: self._run(container, ports)) if self.plumbing else None
+        if work is None:
+            self._run(container, ports)
+        return work
+
+    def _startable(self, container: Container) -> tuple[tuple[str, int, int], ...]:
+        """Its host ports. Raises EngineError where it cannot be started."""
         behaviour = self.behaviour(container.image)
         taken = {(p[0], p[2]) for other in self._sorted() if other.state == "running" for p in other.ports}
         ports = published(container.config)
@@ -218,9 +252,13 @@ class Dockerd:
             why = f"port {clash[0][2]} is already allocated" if clash else "OCI runtime create failed"
             container.error, container.exit_code = why, 128 if clash else 127
             raise EngineError(f"cannot start container {container.name}: {why}")
+        return ports
+
+    def _run(self, container: Container, ports: tuple[tuple[str, int, int], ...]) -> None:
+        behaviour = self.behaviour(container.image)
         container.run(self.clock.now(), ports, self.chance.randint(1000, 60_000))
         container.health = "starting" if behaviour.has_health(container.config) else ""
-        self.starts.append((self.loop.instant, key, container.labels))
+        self.starts.append((self.loop.instant, container.id, container.labels))
         self.trace.emit(self.name, f"container {container.name} starts")
         if self.on_start is not None:
             self.on_start(container)
@@ -256,6 +294,8 @@ class Dockerd:
     def finish(self, container: Container, code: int, *, quiet: bool = False, oom: bool = False) -> None:
         """The container's process ended. `quiet`: nobody is told."""
         container.end(self.clock.now(), code, oom)
+        if self.plumbing is not None:
+            self.plumbing.ended(container)
         self.trace.emit(self.name, f"container {container.name} exits with {code}")
         if not quiet:
             self.event("die", container)

@@ -108,6 +108,8 @@ class SimEngine:
             container = daemon.find(container_id)
             if container.state != "running":
                 return 0.0
+            if daemon.on_signal is not None:
+                daemon.on_signal(container)
             behaviour = daemon.behaviour(container.image)
             needed = daemon.chance.uniform(*behaviour.stop_time)
             code = behaviour.stop_code if needed <= grace_seconds else 137

@@ -31,7 +31,8 @@ def _each(undos: list[Undo]) -> Undo:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A kind of fault. `what` is for people; `group`: network, process, disk, clock, engine, membership."""
+    """A kind of fault. `what` is for people; `group`: network, process, disk, clock, engine, membership,
+    fabric."""
 
     name: str
     group: str

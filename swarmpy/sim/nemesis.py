@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 
-from swarmpy.sim import enginefaults, memberfaults
+from swarmpy.sim import enginefaults, memberfaults, netfaults
 from swarmpy.sim.faults import REGISTRY, Fault, Undo
 from swarmpy.sim.stage import Stage
 
@@ -17,7 +17,7 @@ __all__ = ["BASIC", "REGISTRY", "Nemesis", "subset"]
 
 BASIC = ("network", "process", "disk", "clock")
 """Groups that hurt a log; Engines are no part of it."""
-MORE_FAULTS = (enginefaults.__name__, memberfaults.__name__)
+MORE_FAULTS = (enginefaults.__name__, memberfaults.__name__, netfaults.__name__)
 """The modules that register the rest."""
 
 

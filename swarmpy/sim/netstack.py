@@ -159,6 +159,12 @@ class Netstack:
                 return
         fail(errno.ENODEV)
 
+    def give_back(self, free: str, sandbox: str) -> None:
+        """The Engine moves the free end back home; one that is not there is fine."""
+        for port in self._ports():
+            if port.free == free and port.place == sandbox:
+                port.place = ""
+
     def end_sandbox(self, sandbox: str) -> None:
         """A container's namespace ends, and the pairs that have an end in it."""
         for room in self.rooms.values():

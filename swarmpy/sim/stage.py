@@ -10,11 +10,13 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from swarmpy.ports import Peer
+from swarmpy.ports import FabricPorts, Peer
 from swarmpy.sim.clock import SimClock, SimEntropy
 from swarmpy.sim.disk import Platter, SimDisk
 from swarmpy.sim.dockerd import Dockerd
 from swarmpy.sim.engine import SimEngine
+from swarmpy.sim.kernel import MTU, Kernel
+from swarmpy.sim.libnetwork import Libnetwork
 from swarmpy.sim.loop import Killed, Process, SimLoop, SimStop
 from swarmpy.sim.net import SimNet
 from swarmpy.sim.trace import Trace
@@ -39,7 +41,7 @@ Program = Callable[["Box"], Awaitable[None]]
 
 
 class Box:
-    """A machine: its disk, clock and Engine outlive the programs that run on it."""
+    """A machine: its disk, clock, Engine and kernel outlive the programs that run on it."""
 
     def __init__(self, stage: Stage, name: str, host: str, program: Program, kind: str) -> None:
         self.stage = stage
@@ -51,6 +53,10 @@ class Box:
         self.clock = SimClock(lambda: stage.loop.instant, skew=chance.randint(-(10**9), 10**9))
         self.platter = Platter(f"{stage.seed} disk {name}")
         self.dockerd = Dockerd(stage.loop, name, f"{stage.seed} engine {name}", self.clock, stage.trace)
+        self.kernel = Kernel(stage.loop, name, f"{stage.seed} kernel {name}", stage.trace, host,
+                             stage.unexpected)  # fmt: skip
+        self.kernel.on_death = self._dies_programming
+        Libnetwork(self.dockerd, self.kernel)
         self.me: Peer = STRANGER
         """What its wire says it is; kept across lives where the program does not set it."""
         self.stopped_at: float | None = None
@@ -98,6 +104,11 @@ class Box:
     def make_engine(self) -> SimEngine:
         """The Engine's client of the present life."""
         return SimEngine(self.dockerd, self.process)
+
+    def make_fabric(self) -> FabricPorts:
+        """The ports of the network of the present life."""
+        assert self.process is not None
+        return self.kernel.ports(self.process)
 
     def make_entropy(self) -> SimEntropy:
         """Random numbers of the present life."""
@@ -147,6 +158,7 @@ class Box:
         if process is not None and process.alive:
             stage.trace.emit(self.name, reason or ("power cut" if power else "killed"))
             stage.loop.kill(process)
+            self.kernel.process_gone()
             if power:
                 stage.net.dark.add(self.host)
             for wire in self.program_state.get("wires", ()):
@@ -156,7 +168,21 @@ class Box:
             self._dark = True
             stage.net.dark.add(self.host)
             self.platter.power_cut()
+            self.kernel.power_cut()
             self.dockerd.power_cut()
+
+    def move(self, host: str) -> None:
+        """It comes up with another address; it has to be down."""
+        self.host, self.address = host, f"{host}:{PORT}"
+        self.kernel.stack.underlay = {host: MTU}
+        if self._dark:
+            self.stage.net.dark.add(host)
+        self.stage.trace.emit(self.name, f"has the address {host} from now on")
+
+    def _dies_programming(self) -> None:
+        self.wanted = True
+        self.kill(reason="killed while it programs the network")
+        self.stage.net.later(self.stage.faults.uniform(0.2, 2.0), self._restart, self.lives)
 
     def _disk_hook(self, what: str, path: str) -> None:
         if self.crash_after is None:
@@ -182,6 +208,8 @@ class Stage:
         self.net = SimNet(self.loop, f"{seed} net", self.trace)
         self.faults = self.chance("faults")
         self.boxes: dict[str, Box] = {}
+        self.moves = 0
+        """How often a machine came up with another address."""
         self.keeper: Keeper | None = None
         """Who changes the membership, where there is one."""
         self.violation: Violation | None = None
@@ -210,6 +238,7 @@ class Stage:
             box.crash_after = None
             box.platter.capacity, box.platter.failing_sync = None, 0
             box.platter.latency = Platter.QUICK
+            box.kernel.heal()
             box.dockerd.heal()
             if box.process is not None and box.process.paused:
                 self.loop.resume(box.process)

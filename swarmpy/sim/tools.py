@@ -58,7 +58,7 @@ class SimTools:
         self.entropy = box.make_entropy()
         self.disk, self._bulk = box.make_disk(), box.make_disk()
         self.engine = box.make_engine()
-        self.fabric: FabricPorts | None = None
+        self.fabric: FabricPorts | None = box.make_fabric()
 
     def interfaces(self) -> Sequence[Interface]:
         """One address a machine."""

@@ -16,10 +16,12 @@ from swarmpy.model.errors import Ambiguous, Refusal
 from swarmpy.model.ids import derive
 from swarmpy.ports import Control
 from swarmpy.sim.history import Op
+from swarmpy.sim.networkload import change_networks, dress
 from swarmpy.sim.stage import Box
 
 if TYPE_CHECKING:
     from swarmpy.sim.cluster import Cluster
+    from swarmpy.state.snapshot import Snapshot
 
 PATIENCE = 15.0
 """Virtual seconds after which a client gives up on an answer."""
@@ -52,7 +54,9 @@ def service_spec(name: str, *, replicas: int | None, image: str, mark: str,
 class Workload:
     """Several clients, each with one request at a time, against any manager."""
 
-    def __init__(self, cluster: Cluster, count: int) -> None:
+    def __init__(self, cluster: Cluster, count: int, *, networks: bool = False) -> None:
+        self.networks = networks
+        """Whether clients use overlay networks."""
         self.cluster = cluster
         self.count = count
         self.history: list[Op] = []
@@ -95,11 +99,14 @@ class Workload:
             services = list(world.services)
             self._saw(op, world, services)
             command: AnyCommand | None = None
-            what = chance.choice(("read", "create", "update", "update", "scale", "remove", "node"))
+            kinds = ("read", "create", "update", "update", "scale", "remove", "node")
+            what = chance.choice((*kinds, "create", "network", "rewire") if self.networks else kinds)
             if what == "create" and len(services) < 4:
-                command = self._create(op, mark, chance)
-            elif what in ("update", "scale", "remove") and services:
-                command = self._change(op, chance.choice(services), what, mark, chance)
+                command = self._create(op, world, mark, chance)
+            elif what in ("update", "scale", "remove", "rewire") and services:
+                command = self._change(op, world, chance.choice(services), what, mark, chance)
+            elif what == "network":
+                command = change_networks(world, mark, chance)
             elif what == "node" and len(world.nodes):
                 command = self._node(list(world.nodes), chance)
             else:
@@ -127,7 +134,7 @@ class Workload:
             seen.index = world.version
             self.history.append(seen)
 
-    def _create(self, op: Op, mark: str, chance: random.Random) -> AnyCommand:
+    def _create(self, op: Op, world: Snapshot, mark: str, chance: random.Random) -> AnyCommand:
         self._services += 1
         replicas = None if chance.random() < 0.2 else chance.randint(0, 4)
         name = f"s{self._services}"
@@ -135,6 +142,7 @@ class Workload:
         op.value = service_spec(name, replicas=replicas, mark=mark,
                                 image=chance.choice(("web:1", "web:1", "stubborn:1", "probed:1", "crash:1")),
                                 constraints=self._constraints(replicas, chance))  # fmt: skip
+        op.value = self._dressed(json.loads(op.value), world, chance)
         return CreateService(id=op.key, spec=op.value)
 
     def _constraints(self, replicas: int | None, chance: random.Random) -> tuple[str, ...]:
@@ -143,7 +151,14 @@ class Workload:
             return ()
         return (f"node.hostname!={chance.choice(sorted(self.cluster.stage.boxes))}",)
 
-    def _change(self, op: Op, service: Any, what: str, mark: str, chance: random.Random) -> AnyCommand:
+    def _dressed(self, spec: dict[str, Any], world: Snapshot, chance: random.Random) -> str:
+        if self.networks:
+            dress(spec, world, chance)
+        return json.dumps(spec)
+
+    def _change(
+        self, op: Op, world: Snapshot, service: Any, what: str, mark: str, chance: random.Random
+    ) -> AnyCommand:
         op.kind, op.key = "write", service.id
         if what == "remove":
             op.value = None
@@ -156,7 +171,7 @@ class Workload:
             spec["TaskTemplate"]["ContainerSpec"]["Image"] = f"web:{mark}"
             spec["TaskTemplate"]["RestartPolicy"].pop("MaxAttempts", None)
             spec["UpdateConfig"]["Order"] = chance.choice(("stop-first", "start-first"))
-        op.value = json.dumps(spec)
+        op.value = self._dressed(spec, world, chance) if what == "rewire" else json.dumps(spec)
         return UpdateService(service=service.id, version=service.version, spec=op.value)
 
     def _node(self, nodes: list[Any], chance: random.Random) -> AnyCommand | None:

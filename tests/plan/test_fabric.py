@@ -137,6 +137,18 @@ def test_an_entry_that_is_not_as_it_should_be_goes_before_it_comes():
     assert kernel.run() == [p.Forward("n1", add=(right,), remove=(wrong,))]
 
 
+def test_an_address_that_is_given_to_another_goes_before_it_comes():
+    """The kernel keeps entries by address: taking away the old holder's after the new one's was set took the
+    new one's, and nobody reached it until the next look at the links."""
+    old = endpoint(3, OTHER)
+    new = with_(endpoint(4, OTHER), addresses=old.addresses)
+    kernel = Kernel(table(endpoint(2), old), sandboxes={"t2": "/ns/t2"})
+    kernel.run()
+    kernel.world = replace(kernel.world, tables={"n1": table(endpoint(2), new)})
+    [before], [after] = p.neighbours(table(old), ME), p.neighbours(table(new), ME)
+    assert kernel.run() == [p.Forward("n1", add=(after,), remove=(before,))]
+
+
 def test_drift_is_repaired_and_strangers_ports_are_swept():
     kernel = Kernel(table(endpoint(2), endpoint(3, OTHER)), sandboxes={"t2": "/ns/t2"})
     kernel.run()

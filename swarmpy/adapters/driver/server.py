@@ -118,6 +118,13 @@ class NetworkDriver:
             return _reply(fixed or {})
         return _reply(await self._answered(request.path, method, body))
 
+    async def answer(self, path: str, body: bytes) -> Body:
+        """The answer to one call, however it arrived."""
+        method = self._methods.get(path)
+        if method is None:
+            return dict(calls.FIXED.get(path, {"Err": f"{path[1:100]} is not implemented"}))
+        return await self._answered(path, method, body)
+
     async def _answered(self, path: str, method: Callable[[bytes], Awaitable[Body]], body: bytes) -> Body:
         """The answer, or the error in a sentence: nothing that goes wrong may look like a dead driver, which
         the Engine would ask again and again for half a minute."""
