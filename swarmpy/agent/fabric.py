@@ -12,12 +12,14 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from swarmpy.agent import journal
+from swarmpy.agent.fence import Fence
 from swarmpy.agent.joining import PATIENCE, Joining, Sandbox
 from swarmpy.model.fabric import Table, patched
 from swarmpy.model.links import Answer, LinkSeen, MeshTable, Question, SandboxTable
 from swarmpy.model.messages import Networks
 from swarmpy.model.specs import template_view
 from swarmpy.plan import fabric as p
+from swarmpy.plan import guarding
 from swarmpy.plan.container import Wire
 from swarmpy.plan.engine import LocalTask
 from swarmpy.plan.names import Resolver
@@ -57,6 +59,7 @@ class FabricWorker:
         self._programmed: dict[str, tuple[SandboxTable, str]] = {}
         self._mesh: tuple[MeshTable, str] | None = None
         self._served: dict[str, tuple[str, ...]] = {}
+        self._fence = Fence(ports)
         self._joining = Joining()
         self._early: set[asyncio.Task[None]] = set()
         self._done_with: frozenset[str] = frozenset()
@@ -183,6 +186,7 @@ class FabricWorker:
             if await _held(self.ports.mesh.observe()) != mark:
                 logger.info("the routing mesh is not as it was programmed: mending it")
                 self._mesh = None
+        await self._fence.verify()
 
     def world(self) -> p.World:
         """All that is known at the moment."""
@@ -207,7 +211,7 @@ class FabricWorker:
             node_id=self._node_id, local=self._local(), tables=self.tables, links=self._links,
             sandboxes=sandboxes, programmed={path: one[0] for path, one in self._programmed.items()},
             mesh=self._mesh[0] if self._mesh else None, served=self._served, endpoints=endpoints,
-            complete=self._complete,
+            fenced=self._fence.seen(), complete=self._complete,
         )  # fmt: skip
 
     def _local(self) -> str:
@@ -217,9 +221,9 @@ class FabricWorker:
     async def _turn(self) -> bool:
         """Carry out until nothing is left to do that can be done; whether all went well."""
         failed: set[str] = set()
-        while actions := [one for one in p.plan(self.world()) if failed.isdisjoint(p.subjects(one))]:
+        while actions := [one for one in p.plan(self.world()) if not p.blocked(one, failed, self.tables)]:
             for action in actions:
-                if not failed.isdisjoint(p.subjects(action)):
+                if p.blocked(action, failed, self.tables):
                     continue  # something before it failed in this very turn
                 try:
                     await self._act(action)
@@ -254,6 +258,8 @@ class FabricWorker:
     async def _act(self, action: p.Action) -> None:
         ports = self.ports
         match action:
+            case guarding.Guard() | guarding.Cipher():
+                await self._fence.act(action)
             case p.Ensure(link):
                 async with self.lock(link.network_id):
                     await ports.overlay.ensure(link)
@@ -324,6 +330,8 @@ class FabricWorker:
         link = p.link_of(table, self._node_id, self._local())
         seen = (self._links or {}).get(network_id)
         if seen is None or seen.link != link:
+            for first in guarding.before(self.tables, link.local, self._fence.seen()):
+                await self._fence.act(first)
             async with self.lock(network_id):
                 await self.ports.overlay.ensure(link)
                 await self._observe()
@@ -362,7 +370,7 @@ class FabricWorker:
         self.abandon()
         ports = self.ports
         await ports.names.stop()
-        for job in (ports.mesh.clear, ports.overlay.clear):
+        for job in (ports.mesh.clear, ports.overlay.clear, ports.guard.clear, ports.cipher.clear):
             try:
                 await job()
             except FabricError as error:

@@ -2,17 +2,18 @@
 
 What belongs here: the rules, and how they get into the kernel. What does not: who the members are (plan).
 
-The table is our own, and its chains come before everyone else's: an `accept` elsewhere cannot let pass what is
-dropped here, and nothing of Docker's or the administrator's is read or written. See seal.py for how changes by
-others are noticed.
+The table is our own, and its chains come before everyone else's: an `accept` elsewhere cannot let pass what
+is dropped here, and nothing of Docker's or the administrator's is read or written. See seal.py for how
+changes by others are noticed.
 
-- *Arriving*: only members' addresses, and only by a link on which there is a way back to them: a container with
-  a forged sender's address does not come by the underlay. Looked at where packets reach the machine itself, so
-  that fragments are whole again and destinations are what other rules made of them.
-- *Leaving*: what a process sends has an owner; what a VXLAN device sends has none, or one of another namespace,
-  which does not count. So a process, privileged or not, cannot speak VXLAN to members in this node's name.
-- *Crossing*: what comes from containers or other machines and would be sent on to members, masqueraded as this
-  node perhaps.
+- *Arriving*: only members' addresses, and only by a link on which there is a way back to them: a container
+  with a forged sender's address does not come by the underlay. Looked at where packets reach the machine
+  itself, so that fragments are whole again and destinations are what other rules made of them.
+- *Leaving*: what a process sends has an owner; what a VXLAN device sends has none, or one of another
+  namespace, which does not count. So a process, privileged or not, cannot speak VXLAN to members in this
+  node's name.
+- *Crossing*: what comes from containers or other machines and would be sent on to members, masqueraded as
+  this node perhaps.
 - *Sealed*: to the port of encrypted networks comes only what IPsec decrypted.
 """
 
@@ -92,7 +93,8 @@ def rules(table: GuardTable) -> str:
         f" chain peers {{ ip saddr @peers4 {back} accept; ip6 saddr @peers6 {back} accept; drop; }}",
         f" chain arriving {{ type filter hook input priority {_RAW};{sealed} {ours} goto peers; }}",
         f" chain leaving {{ type filter hook output priority {_RAW};"
-        f" {ours} ip daddr @members4 meta skuid >= 0 drop; {ours} ip6 daddr @members6 meta skuid >= 0 drop; }}",
+        f" {ours} meta skuid >= 0 ip daddr @members4 drop;"
+        f" {ours} meta skuid >= 0 ip6 daddr @members6 drop; }}",
         f" chain crossing {{ type filter hook forward priority {_RAW};"
         f" {ours} ip daddr @members4 goto peers; {ours} ip6 daddr @members6 goto peers; }}",
         "}", "",
