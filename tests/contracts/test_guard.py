@@ -240,6 +240,33 @@ async def test_the_port_of_encrypted_networks_takes_nothing_in_the_clear(guard: 
         assert ear.recv(100) == b"last"
 
 
+async def test_nothing_leaves_in_the_clear_for_the_port_of_encrypted_networks(
+    guard: NftGuard, lab: Lab
+) -> None:
+    """As when somebody flushed IPsec's policies: not even the VXLAN device may."""
+    one, network = lab.name(lab.one.space), lab.name(lab.one.networks[0])
+    ip(f"-n {one} link add vxs type vxlan id 9 dstport {SEALED} local {ONE[0]} remote {TWO[0]} nolearning")
+    ip(f"-n {one} link set vxs netns {network}")
+    ip(f"-n {network} link set vxs up")
+    try:
+        with (
+            inside(lab.two.space, socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as ear,
+            inside(lab.one.networks[0], socket.socket, socket.AF_PACKET, socket.SOCK_RAW) as device,
+        ):
+            ear.bind(("", SEALED))
+            ear.settimeout(10)
+            device.bind(("vxs", 0))
+            device.send(frame(b"before")[8:])
+            assert ear.recv(2000)[22:].rstrip(b".") == b"before", "nothing to guard against"
+            await guard.apply(replace(BOTH, sealed=SEALED))
+            device.send(frame(b"leaked")[8:])
+            await guard.apply(BOTH)
+            device.send(frame(b"last")[8:])
+            assert ear.recv(2000)[22:].rstrip(b".") == b"last"
+    finally:
+        ip(f"-n {network} link del vxs")
+
+
 async def test_other_ports_and_other_machines_are_none_of_its_business(guard: NftGuard, lab: Lab) -> None:
     await guard.apply(BOTH)
     with inside(lab.stranger, socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as ear:

@@ -14,7 +14,8 @@ changes by others are noticed.
   node's name.
 - *Crossing*: what comes from containers or other machines and would be sent on to members, masqueraded as
   this node perhaps.
-- *Sealed*: to the port of encrypted networks comes only what IPsec decrypted.
+- *Sealed*: to the port of encrypted networks comes only what IPsec decrypted, and goes only what it will
+  encrypt: should anybody flush IPsec's policies, nothing leaves in the clear.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def rules(table: GuardTable) -> str:
     ports = sorted({_port(one) for one in (table.port, table.sealed) if one})
     ours = f"udp dport {{ {', '.join(map(str, ports))} }}"
     back = "fib saddr . iif oif exists"
-    sealed = f" udp dport {table.sealed} meta secpath missing drop;" if table.sealed else ""
+    clear = f" udp dport {table.sealed} {{}} missing drop;" if table.sealed else ""
     members = sorted({*table.peers, table.local} - {""})
     return "\n".join([
         f"table {TABLE}", f"delete table {TABLE}", f"table {TABLE} {{",
@@ -91,8 +92,8 @@ def rules(table: GuardTable) -> str:
             ("members4", "ipv4_addr", [one for one in members if ":" not in one]),
             ("members6", "ipv6_addr", [one for one in members if ":" in one]))),
         f" chain peers {{ ip saddr @peers4 {back} accept; ip6 saddr @peers6 {back} accept; drop; }}",
-        f" chain arriving {{ type filter hook input priority {_RAW};{sealed} {ours} goto peers; }}",
-        f" chain leaving {{ type filter hook output priority {_RAW};"
+        f" chain arriving {{ type filter hook input priority {_RAW};{clear.format('meta secpath')} {ours} goto peers; }}",
+        f" chain leaving {{ type filter hook output priority {_RAW};{clear.format('rt ipsec')}"
         f" {ours} meta skuid >= 0 ip daddr @members4 drop;"
         f" {ours} meta skuid >= 0 ip6 daddr @members6 drop; }}",
         f" chain crossing {{ type filter hook forward priority {_RAW};"
