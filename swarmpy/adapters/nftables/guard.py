@@ -92,7 +92,8 @@ def rules(table: GuardTable) -> str:
             ("members4", "ipv4_addr", [one for one in members if ":" not in one]),
             ("members6", "ipv6_addr", [one for one in members if ":" in one]))),
         f" chain peers {{ ip saddr @peers4 {back} accept; ip6 saddr @peers6 {back} accept; drop; }}",
-        f" chain arriving {{ type filter hook input priority {_RAW};{clear.format('meta secpath')} {ours} goto peers; }}",
+        f" chain arriving {{ type filter hook input priority {_RAW};{clear.format('meta secpath')}"
+        f" {ours} goto peers; }}",
         f" chain leaving {{ type filter hook output priority {_RAW};{clear.format('rt ipsec')}"
         f" {ours} meta skuid >= 0 ip daddr @members4 drop;"
         f" {ours} meta skuid >= 0 ip6 daddr @members6 drop; }}",
