@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 from swarmpy.agent import journal
 from swarmpy.agent.fence import Fence
@@ -27,10 +28,12 @@ from swarmpy.ports import Disk, FabricError, FabricPorts
 
 logger = logging.getLogger(__name__)
 
-VERIFY = 1.0
-"""Seconds between looks at what the balancers hold: someone else may have changed it."""
-LOOK_ROUND = 5
-"""Looks at the balancers between two looks at links and forwarding."""
+VERIFY = 0.5
+"""Seconds between looks at the guard of the ports: someone else may have changed it."""
+VERIFY_ROUND = 2
+"""Looks at the guard between two looks at the balancers and the encryption."""
+LOOK_ROUND = 10
+"""Looks at the guard between two looks at links and forwarding."""
 RETRY = 0.5
 """Seconds before what the kernel refused is tried again."""
 
@@ -149,7 +152,8 @@ class FabricWorker:
             await asyncio.gather(*self._early, return_exceptions=True)
 
     async def _run(self) -> None:
-        rounds = 0
+        rounds, clock = 0, asyncio.get_running_loop().time
+        due = clock() + VERIFY
         while True:
             self._wake.clear()
             seq, session = self._seq, self._session
@@ -160,12 +164,15 @@ class FabricWorker:
             if clean and seq and session == self._session:
                 self._applied(seq)
             await self._save()
-            try:
-                async with asyncio.timeout(VERIFY if clean else RETRY):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due if clean else min(due, clock() + RETRY)):
                     await self._wake.wait()
-            except TimeoutError:
+            if clock() >= due:  # however often it is woken
+                due = clock() + VERIFY
                 rounds += 1
-                await self._verify()
+                await self._fence.verify_guard()
+                if rounds % VERIFY_ROUND == 0:
+                    await self._verify()
 
     async def _observe(self) -> None:
         try:
@@ -186,7 +193,7 @@ class FabricWorker:
             if await _held(self.ports.mesh.observe()) != mark:
                 logger.info("the routing mesh is not as it was programmed: mending it")
                 self._mesh = None
-        await self._fence.verify()
+        await self._fence.verify_cipher()
 
     def world(self) -> p.World:
         """All that is known at the moment."""

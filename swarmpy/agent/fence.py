@@ -11,7 +11,7 @@ import logging
 
 from swarmpy.model.links import CipherTable, GuardTable
 from swarmpy.plan import guarding
-from swarmpy.ports import FabricError, FabricPorts
+from swarmpy.ports import Cipher, FabricError, FabricPorts, Guard
 
 logger = logging.getLogger(__name__)
 
@@ -55,17 +55,22 @@ class Fence:
                 self._cipher = None
                 self._cipher = (cipher, await self._ports.cipher.apply(cipher))
 
-    async def verify(self) -> None:
-        """What was changed behind our back is programmed again."""
-        if self._guard is not None and await self._differs("guard", self._guard[1]):
-            logger.warning("the guard of the VXLAN ports was changed by others: mending it")
-            self._guard = None
-        if self._cipher is not None and await self._differs("cipher", self._cipher[1]):
-            logger.warning("the encryption between nodes was changed by others: mending it")
-            self._cipher = None
+    async def verify_guard(self) -> None:
+        """If it was changed behind our back it is to be programmed again."""
+        async with self._turn:
+            if self._guard is not None and await self._differs(self._ports.guard, self._guard[1]):
+                logger.warning("the guard of the VXLAN ports was changed by others: mending it")
+                self._guard = None
 
-    async def _differs(self, which: str, mark: str) -> bool:
-        port = self._ports.guard if which == "guard" else self._ports.cipher
+    async def verify_cipher(self) -> None:
+        """As `verify_guard`."""
+        async with self._turn:
+            if self._cipher is not None and await self._differs(self._ports.cipher, self._cipher[1]):
+                logger.warning("the encryption between nodes was changed by others: mending it")
+                self._cipher = None
+
+    @staticmethod
+    async def _differs(port: Guard | Cipher, mark: str) -> bool:
         try:
             return await port.observe() != mark
         except FabricError:

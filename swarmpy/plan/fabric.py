@@ -108,6 +108,32 @@ class Drop:
 Action = Guard | Cipher | Ensure | Forward | Balance | Mesh | Serve | Unplug | Drop
 
 
+def plan(world: World) -> tuple[Action, ...]:
+    """What to do now, in this order; () when all is as it should be."""
+    seen = world.links
+    if seen is None or not world.local:
+        return ()
+    actions: list[Action] = list(guarding.before(world.tables, world.local, world.fenced))
+    later: list[Action] = []
+    for network_id, table in sorted(world.tables.items()):
+        link = link_of(table, world.node_id, world.local)
+        known = seen.get(network_id)
+        if known is None or known.link != link:
+            actions.append(Ensure(link))
+        add, replaced, remove = _forwarding(table, world.node_id, known)
+        if add:
+            actions.append(Forward(network_id, add=add, remove=replaced))
+        if remove:
+            later.append(Forward(network_id, remove=remove))
+        addresses = served_at(table)
+        if world.served.get(network_id, ()) != addresses:
+            actions.append(Serve(network_id, addresses))
+    actions += _balancers(world)
+    actions += _mesh(world)
+    last = guarding.after(world.tables, world.local, world.fenced, complete=world.complete)
+    return (*actions, *later, *_leftovers(world, seen), *last)
+
+
 # ---------------------------------------------------------------- links and forwarding
 
 
@@ -324,32 +350,6 @@ def blocked(action: Action, failed: Set[str], tables: Mapping[str, Table]) -> bo
         return False
     table = tables.get(network_of(action))
     return "Guard" in failed or ("Cipher" in failed and table is not None and table.encrypted)
-
-
-def plan(world: World) -> tuple[Action, ...]:
-    """What to do now, in this order; () when all is as it should be."""
-    seen = world.links
-    if seen is None or not world.local:
-        return ()
-    actions: list[Action] = list(guarding.before(world.tables, world.local, world.fenced))
-    later: list[Action] = []
-    for network_id, table in sorted(world.tables.items()):
-        link = link_of(table, world.node_id, world.local)
-        known = seen.get(network_id)
-        if known is None or known.link != link:
-            actions.append(Ensure(link))
-        add, replaced, remove = _forwarding(table, world.node_id, known)
-        if add:
-            actions.append(Forward(network_id, add=add, remove=replaced))
-        if remove:
-            later.append(Forward(network_id, remove=remove))
-        addresses = served_at(table)
-        if world.served.get(network_id, ()) != addresses:
-            actions.append(Serve(network_id, addresses))
-    actions += _balancers(world)
-    actions += _mesh(world)
-    last = guarding.after(world.tables, world.local, world.fenced, complete=world.complete)
-    return (*actions, *later, *_leftovers(world, seen), *last)
 
 
 def key(action: Action) -> str:

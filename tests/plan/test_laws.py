@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from swarmpy.model.commands import RemoveNetwork
 from swarmpy.model.errors import FailedPrecondition
 from swarmpy.model.lifecycle import NodeState, TaskState, may_follow
+from swarmpy.model.specs import VNI_OPTION
 from swarmpy.plan import constraints, manager, progress, tables
 from swarmpy.plan.admission import network as networks
 from swarmpy.plan.explain import explain
@@ -233,9 +234,9 @@ class Cluster(RuleBasedStateMachine):
     def seal(self):
         """An encrypted network comes, or goes."""
         if "network-sealed" not in self.stage.world.networks:
-            self.stage.network(
-                "sealed", Options={"encrypted": ""}, IPAM={"Config": [{"Subnet": "10.8.0.0/24"}]}
-            )
+            # Its own VXLAN id: `mesh` brings the ingress network back with the one that it began with.
+            options = {"encrypted": "", VNI_OPTION: "5000"}
+            self.stage.network("sealed", Options=options, IPAM={"Config": [{"Subnet": "10.8.0.0/24"}]})
             return
         self.stage.put(Delete("network", "network-sealed"))
         self.stage.plan()
