@@ -1,55 +1,165 @@
-"""A machine with a kernel of its own: User-mode Linux on this machine's files, which it can only read.
+"""Another kernel, as a process: Debian's User-mode Linux, which has what this machine's kernel may lack (IPVS,
+VXLAN, netem), with this machine's files read-only as its root.
 
-It has what the host's kernel may lack (ESP with AES-GCM) and lacks nftables' families ip and inet. A module of
-`tests.uml` is run in it; what that prints after RESULT, as JSON, comes back. Killed after its time.
+What belongs here: booting it, running one command in it, its output and status, and its end. What does not:
+what is tested there. A machine lives as long as one command. Where it cannot run, MachineError says what is
+missing; nothing is skipped. It leaves no process and no file behind, whatever happens to it.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parent.parent.parent
+KERNEL = "linux.uml"
 MODULES = Path("/usr/lib/uml/modules")
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 _INIT = """#!/bin/sh
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONPATH={root} PYTHONDONTWRITEBYTECODE=1
-mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t tmpfs tmp /run; mount -t tmpfs tmp /mnt
-mkdir -p /mnt/lib /run/netns
-ln -s {modules} /mnt/lib/modules
-printf '#!/bin/sh\\nexec modprobe -d /mnt "$@"\\n' > /run/modprobe; chmod 755 /run/modprobe
-echo /run/modprobe > /proc/sys/kernel/modprobe
+# The kernel's helper and modprobe look below a place of ours: nothing is written to the machine's files.
+export PATH={path}
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mkdir -p /dev/shm
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -p /run/uml/lib/modules /run/out /run/tmp
+ln -s {modules}/$(uname -r) /run/uml/lib/modules/
+printf '#!/bin/sh\\nexec {modprobe} -d /run/uml "$@"\\n' > /run/uml/modprobe
+chmod 755 /run/uml/modprobe
+echo /run/uml/modprobe > /proc/sys/kernel/modprobe
+mount -t hostfs none /run/out -o {out}
 ip link set lo up
-cd {root}
-{python} -m {module}
-busybox poweroff -f
+{work}
+echo $? > /run/out/status
+sync
+{busybox} poweroff -f
 """
 
 
-def run(module: str, *, seconds: float) -> dict[str, Any]:
-    """What the module found."""
-    assert MODULES.is_dir(), f"{MODULES} is not there: install the package user-mode-linux"
-    with tempfile.TemporaryDirectory(prefix="swarmpy-uml-") as folder:
-        init = Path(folder, "init")
-        init.write_text(_INIT.format(root=ROOT, modules=MODULES, python=sys.executable, module=module))
-        init.chmod(0o755)
-        machine = subprocess.Popen(
-            ["linux.uml", "mem=384M", "rootfstype=hostfs", "rootflags=/", "ro", "con=null", "con0=null,fd:1",
-             "quiet", f"uml_dir={folder}", f"init={init}"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-            env={**os.environ, "TMPDIR": folder}, start_new_session=True,
+class MachineError(Exception):
+    """The machine could not be started, or did not come to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What the command left: its exit status, all that it and the kernel printed, and its files by name."""
+
+    status: int
+    output: str
+    files: Mapping[str, str]
+    seconds: float
+
+
+def missing() -> list[str]:
+    """What is not installed, as sentences."""
+    found = []
+    for program, package in ((KERNEL, "user-mode-linux"), ("modprobe", "kmod"), ("busybox", "busybox-static"),
+                             ("ip", "iproute2"), ("iptables-legacy-restore", "iptables")):  # fmt: skip
+        if shutil.which(program, path=_PATH) is None:
+            found.append(f"{program} is not installed: apt-get install {package}")
+    if not MODULES.is_dir():
+        found.append(f"{MODULES} is not there: apt-get install user-mode-linux")
+    return found
+
+
+def run(
+    command: Sequence[str],
+    *,
+    modules: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    deadline: float = 90,
+    memory: str = "512M",
+) -> Done:
+    """Boot, load the kernel's modules, run the command in the project's folder, power off.
+
+    What the command writes to /run/out is found in `files`. Raises MachineError, also when the deadline passes.
+    """
+    if lacks := missing():
+        raise MachineError("User-mode Linux cannot run: " + "; ".join(lacks))
+    with tempfile.TemporaryDirectory(prefix="swarmpy-uml-") as place:
+        return _boot(Path(place), _work(command, modules, environment or {}), deadline, memory)
+
+
+def python(code: str, **more) -> Done:
+    """`run` of a Python program, with this Python."""
+    return run([sys.executable, "-c", code], **more)
+
+
+def _work(command: Sequence[str], modules: Sequence[str], environment: Mapping[str, str]) -> str:
+    given = {
+        "HOME": "/run",
+        "TMPDIR": "/run/tmp",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **environment,
+    }
+    settings = " ".join(f"{name}={shlex.quote(value)}" for name, value in given.items())
+    load = (
+        f"{shutil.which('modprobe', path=_PATH)} -d /run/uml -a {shlex.join(modules)} && " if modules else ""
+    )
+    return f"cd {shlex.quote(str(ROOT))} && {load}env {settings} {shlex.join(command)} > /run/out/output 2>&1"
+
+
+def _boot(place: Path, work: str, deadline: float, memory: str) -> Done:
+    out, init = place / "out", place / "init"
+    out.mkdir()
+    init.write_text(_INIT.format(
+        path=_PATH, modules=MODULES, out=out, work=work,
+        modprobe=shutil.which("modprobe", path=_PATH), busybox=shutil.which("busybox", path=_PATH),
+    ))  # fmt: skip
+    init.chmod(0o755)
+    command = [
+        str(shutil.which(KERNEL, path=_PATH)), f"mem={memory}", "rootfstype=hostfs", "rootflags=/", "ro", "quiet",
+        f"init={init}", "con=null", "con0=null,fd:1", f"uml_dir={place}/", "umid=machine", "panic=-1",
+    ]  # fmt: skip
+    began = time.monotonic()
+    console = place / "console"
+    with console.open("wb") as printed:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=printed, stderr=subprocess.STDOUT, start_new_session=True,
+            env={"PATH": _PATH, "TMPDIR": "/dev/shm"},
         )  # fmt: skip
         try:
-            shown, _ = machine.communicate(timeout=seconds)
+            process.wait(deadline)
         except subprocess.TimeoutExpired:
-            os.killpg(machine.pid, signal.SIGKILL)
-            shown, _ = machine.communicate()
-            raise AssertionError(f"{module} did not end in {seconds} s:\n{shown}") from None
-    found = [line.partition("RESULT ")[2] for line in shown.splitlines() if "RESULT " in line]
-    assert found, f"{module} found nothing:\n{shown}"
-    return dict(json.loads(found[-1]))
+            raise MachineError(
+                f"User-mode Linux did not end within {deadline:.0f} s; so far:\n{_shown(out, console)}"
+            ) from None
+        finally:
+            _end(process)
+    files = {one.name: one.read_text(errors="replace") for one in out.iterdir()}
+    if "status" not in files:
+        raise MachineError(f"User-mode Linux ended before its command did:\n{_shown(out, console)}")
+    return Done(int(files["status"]), _shown(out, console), files, time.monotonic() - began)
+
+
+def _shown(out: Path, console: Path) -> str:
+    parts = [one.read_text(errors="replace") for one in (console, out / "output") if one.exists()]
+    return "\n".join(part.strip() for part in parts)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill it with all its processes, and see them gone."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    until = time.monotonic() + 10
+    while True:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        if time.monotonic() > until:
+            raise MachineError(f"processes of group {process.pid} outlive their machine")
+        time.sleep(0.01)

@@ -7,6 +7,8 @@ same question is put to it by iptables.
 
 from __future__ import annotations
 
+import json
+import sys
 from typing import Any
 
 import pytest
@@ -19,7 +21,9 @@ IGMP = 2
 
 @pytest.fixture(scope="module")
 def seen() -> dict[str, Any]:
-    return machine.run("tests.uml.encryption", seconds=180)
+    done = machine.run([sys.executable, "-m", "tests.uml.encryption"], deadline=180)
+    assert done.status == 0, done.output
+    return dict(json.loads(done.files["found"]))
 
 
 pytestmark = pytest.mark.timeout(240)
