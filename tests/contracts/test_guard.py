@@ -7,11 +7,8 @@ first member is a container on a bridge that masquerades. Frames are seen where 
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -20,12 +17,12 @@ import pytest
 from swarmpy.adapters.netns import inside
 from swarmpy.adapters.nftables import NftGuard, library
 from swarmpy.ports import FabricError, GuardTable
+from tests.contracts.forger import NOBODY, process, send
 from tests.contracts.netlab import Lab, ip
 
 VNI, PORT, SEALED = 4097, 4789, 4790
 ONE, TWO, STRANGER = ("10.99.0.1", "fd99::1"), ("10.99.0.2", "fd99::2"), ("10.99.0.66", "fd99::66")
 INSIDE = "172.31.7.2"
-NOBODY = 65534
 OTHERS = """
 table ip filter {
  chain DOCKER-USER { type filter hook forward priority 0; policy accept; counter; }
@@ -140,23 +137,9 @@ def rules(space: str) -> str:
     return inside(space, library.run, "list ruleset\n")
 
 
-def forge(
-    space: str, target: str, payload: bytes, *, user: int = 0, port: int = PORT, source: str = ""
-) -> str:
-    """A process of that user sends the payload as UDP; what it is told."""
-    command = [
-        sys.executable,
-        "-m",
-        "tests.contracts.forger",
-        target,
-        str(port),
-        payload.hex(),
-        str(user),
-        source,
-    ]
-    done = subprocess.run(["ip", "netns", "exec", Lab.name(space), *command], capture_output=True, text=True, check=False)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+def forge(space: str, target: str, data: bytes, *, port: int = PORT, source: str = "") -> str:
+    """From another machine, or from a container."""
+    return inside(space, send, target, port, data, source)
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -189,20 +172,23 @@ async def test_a_process_cannot_speak_in_the_nodes_name(
     """The node's VXLAN device itself goes on sending."""
     number = (4, 6).index(version)
     vni = VNI + version
-    assert forge(lab.one.space, TWO[number], frame(b"before", vni), user=user) == "sent"
+    assert process(lab.one.space, TWO[number], PORT, frame(b"before", vni), user=user) == "sent"
     assert lab.ears["two"].heard(number, lab.one, b"first") == [b"before"], "nothing to guard against"
     await guard.apply(BOTH)
-    assert forge(lab.one.space, TWO[number], frame(b"forged", vni), user=user) == "Operation not permitted"
+    assert (
+        process(lab.one.space, TWO[number], PORT, frame(b"forged", vni), user=user)
+        == "Operation not permitted"
+    )
     assert lab.ears["two"].heard(number, lab.one, b"second") == []
 
 
 async def test_a_process_cannot_speak_to_its_own_node(guard: NftGuard, lab: Lab) -> None:
-    forge(lab.one.space, ONE[0], frame(b"before", VNI + 4), user=NOBODY)
-    forge(lab.one.space, "127.0.0.1", frame(b"again", VNI + 4), user=NOBODY)
+    process(lab.one.space, ONE[0], PORT, frame(b"before", VNI + 4))
+    process(lab.one.space, "127.0.0.1", PORT, frame(b"again", VNI + 4))
     assert lab.ears["one"].heard(0, lab.two, b"first") == [b"before", b"again"]
     await guard.apply(BOTH)
     for address in (ONE[0], "127.0.0.1"):
-        forge(lab.one.space, address, frame(b"forged", VNI + 4), user=NOBODY)
+        process(lab.one.space, address, PORT, frame(b"forged", VNI + 4))
     assert lab.ears["one"].heard(0, lab.two, b"second") == []
 
 
@@ -234,7 +220,7 @@ async def test_the_port_of_encrypted_networks_takes_nothing_in_the_clear(guard: 
         assert ear.recv(100) == b"plain", "it is no port of ours on a node without encrypted networks"
         await guard.apply(replace(BOTH, sealed=SEALED))
         forge(lab.two.space, ONE[0], b"forged", port=SEALED)
-        assert forge(lab.one.space, TWO[0], b"x", port=SEALED, user=NOBODY) == "Operation not permitted"
+        assert process(lab.one.space, TWO[0], SEALED, b"x") == "Operation not permitted"
         await guard.apply(BOTH)
         forge(lab.two.space, ONE[0], b"last", port=SEALED)
         assert ear.recv(100) == b"last"
@@ -272,7 +258,7 @@ async def test_other_ports_and_other_machines_are_none_of_its_business(guard: Nf
     with inside(lab.stranger, socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as ear:
         ear.bind(("", PORT))
         ear.settimeout(10)
-        assert forge(lab.one.space, STRANGER[0], b"own", user=NOBODY) == "sent"
+        assert process(lab.one.space, STRANGER[0], PORT, b"own") == "sent"
         assert ear.recv(100) == b"own"
         forge(lab.behind, STRANGER[0], b"behind")
         assert ear.recv(100) == b"behind"
@@ -354,9 +340,3 @@ async def test_a_thousand_members_cost_no_second(guard: NftGuard, lab: Lab) -> N
     assert await guard.observe() == mark
     forge(lab.stranger, ONE[0], frame(b"forged", VNI + 4))
     assert lab.ears["one"].heard(0, lab.two, b"last") == []
-
-
-def test_the_lab_has_processes_of_other_users(lab: Lab) -> None:
-    """Else the tests above would prove nothing about unprivileged ones."""
-    assert os.geteuid() == 0
-    assert forge(lab.stranger, TWO[0], b"x", user=NOBODY) == "sent"

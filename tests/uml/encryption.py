@@ -9,7 +9,6 @@ import json
 import socket
 import struct
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +20,7 @@ from swarmpy.adapters.netns import inside
 from swarmpy.adapters.overlay import KernelOverlay
 from swarmpy.adapters.xfrm import KernelCipher
 from swarmpy.ports import CipherTable, Link, Neighbour, Secret
+from tests.contracts.forger import process, send
 from tests.contracts.netlab import Lab, ip
 
 PLAIN, SEALED = 4789, 4790
@@ -161,24 +161,6 @@ def frame(node: Node, word: bytes) -> bytes:
     return struct.pack("!II", 0x08000000, SECRET << 8) + macs + b"\x08\x00" + head + datagram
 
 
-def forge(
-    space: str, target: str, payload: bytes, *, user: int = 0, port: int = SEALED, source: str = ""
-) -> str:
-    command = [
-        sys.executable,
-        "-m",
-        "tests.contracts.forger",
-        target,
-        str(port),
-        payload.hex(),
-        str(user),
-        source,
-    ]
-    return subprocess.run(
-        ["ip", "netns", "exec", Lab.name(space), *command], capture_output=True, text=True, check=True
-    ).stdout.strip()
-
-
 def raw_esp(space: str, target: str, source: str, payload: bytes) -> None:
     """An ESP packet of anybody's."""
     with inside(space, socket.socket, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as made:
@@ -245,9 +227,9 @@ async def attacks(one: Node, two: Node, stranger: str, echo: Echo, tap: Tap) -> 
     """What others try against the first node; words that its echo hears."""
     echo.heard.clear()
     before = statistics(one.space)
-    forge(stranger, one.address, frame(one, b"stranger"))
-    forge(stranger, one.address, frame(one, b"posing"), source=two.address)
-    forge(stranger, one.address, frame(one, b"other port"), port=PLAIN)
+    inside(stranger, send, one.address, SEALED, frame(one, b"stranger"))
+    inside(stranger, send, one.address, SEALED, frame(one, b"posing"), two.address)
+    inside(stranger, send, one.address, PLAIN, frame(one, b"other port"))
     spi = bytes.fromhex(shell(one.space, f"ip xfrm state list dst {one.address}").split("spi 0x")[1][:8])
     for source in (STRANGER, two.address):
         raw_esp(stranger, one.address, source, spi + struct.pack("!I", 7) + frame(one, b"esp") + bytes(18))
@@ -259,13 +241,13 @@ async def attacks(one: Node, two: Node, stranger: str, echo: Echo, tap: Tap) -> 
         "refused": {key: after[key] - before[key] for key in after if after[key] != before[key]},
     }
     echo.heard.clear()
-    forge(two.space, one.address, frame(one, b"local process"), user=65534)
+    process(two.space, one.address, SEALED, frame(one, b"local process"))
     asked(two, SECRET)
     found["unguarded process"] = [word.decode() for word in echo.heard if word != CANARY]
     echo.heard.clear()
     drop = f"iptables-legacy -t raw -{{}} OUTPUT -p udp --dport {SEALED} -m owner --socket-exists -j DROP"
     shell(two.space, drop.format("A"))
-    forge(two.space, one.address, frame(one, b"local process"), user=65534)
+    process(two.space, one.address, SEALED, frame(one, b"local process"))
     found["guarded answers"] = asked(two, SECRET)
     found["guarded process"] = [word.decode() for word in echo.heard if word != CANARY]
     shell(two.space, drop.format("D"))
