@@ -59,7 +59,8 @@ class Simulated:
     def lets_process_speak(self, target: str, port: int) -> bool:
         return leaves(self.kernel, target, port, process=True) is not None
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self.loop.close()
 
 
 class Real:
