@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from swarmpy.agent import journal
-from swarmpy.agent.fence import Fence
+from swarmpy.agent.fence import Fence, mark_of
 from swarmpy.agent.joining import PATIENCE, Joining, Sandbox
 from swarmpy.model.fabric import Table, patched
 from swarmpy.model.links import Answer, LinkSeen, MeshTable, Question, SandboxTable
@@ -184,13 +184,13 @@ class FabricWorker:
         """What was changed behind our back is programmed again."""
         running = {one.path for one in (self._sandboxes() or {}).values()}
         for path, (_, mark) in list(self._programmed.items()):
-            held = await _held(self.ports.balancer.observe(path))
+            held = await mark_of(self.ports.balancer.observe(path))
             if held != mark and path in running and self._programmed.get(path, (None, ""))[1] == mark:
                 logger.info("the balancer of %s is not as it was programmed: mending it", path)
                 del self._programmed[path]
         if self._mesh is not None:
             mark = self._mesh[1]
-            if await _held(self.ports.mesh.observe()) != mark:
+            if await mark_of(self.ports.mesh.observe()) != mark:
                 logger.info("the routing mesh is not as it was programmed: mending it")
                 self._mesh = None
         await self._fence.verify_cipher()
@@ -393,11 +393,3 @@ class FabricWorker:
         except OSError as error:
             logger.warning("the agent's networks cannot be saved: %s", error)
             self._unsaved = True
-
-
-async def _held(looking: Awaitable[str]) -> str:
-    """What the kernel holds; "" also where it cannot be seen."""
-    try:
-        return await looking
-    except FabricError:
-        return ""

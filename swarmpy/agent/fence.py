@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 
 from swarmpy.model.links import CipherTable, GuardTable
 from swarmpy.plan import guarding
-from swarmpy.ports import Cipher, FabricError, FabricPorts, Guard
+from swarmpy.ports import FabricError, FabricPorts
 
 logger = logging.getLogger(__name__)
 
@@ -58,20 +59,21 @@ class Fence:
     async def verify_guard(self) -> None:
         """If it was changed behind our back it is to be programmed again."""
         async with self._turn:
-            if self._guard is not None and await self._differs(self._ports.guard, self._guard[1]):
+            if self._guard is not None and await mark_of(self._ports.guard.observe()) != self._guard[1]:
                 logger.warning("the guard of the VXLAN ports was changed by others: mending it")
                 self._guard = None
 
     async def verify_cipher(self) -> None:
         """As `verify_guard`."""
         async with self._turn:
-            if self._cipher is not None and await self._differs(self._ports.cipher, self._cipher[1]):
+            if self._cipher is not None and await mark_of(self._ports.cipher.observe()) != self._cipher[1]:
                 logger.warning("the encryption between nodes was changed by others: mending it")
                 self._cipher = None
 
-    @staticmethod
-    async def _differs(port: Guard | Cipher, mark: str) -> bool:
-        try:
-            return await port.observe() != mark
-        except FabricError:
-            return True
+
+async def mark_of(looking: Awaitable[str]) -> str:
+    """What the kernel holds; "" also where it cannot be seen."""
+    try:
+        return await looking
+    except FabricError:
+        return ""
