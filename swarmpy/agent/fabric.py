@@ -149,7 +149,8 @@ class FabricWorker:
         finally:
             for task in self._early:
                 task.cancel()
-            await asyncio.gather(*self._early, return_exceptions=True)
+            if self._early:  # gathering nothing makes a loop where none runs any more
+                await asyncio.gather(*self._early, return_exceptions=True)
 
     async def _run(self) -> None:
         rounds, clock = 0, asyncio.get_running_loop().time

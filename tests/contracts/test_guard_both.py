@@ -84,7 +84,12 @@ class Real:
         return NftGuard(self.spaces[NODE])
 
     def play(self, scenario: Coroutine[Any, Any, None]) -> None:
-        asyncio.run(scenario)
+        loop = asyncio.new_event_loop()
+        try:
+            loop.run_until_complete(scenario)
+        finally:
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
 
     def flush(self) -> None:
         inside(self.spaces[NODE], library.run, "flush ruleset\n")
