@@ -25,12 +25,13 @@ from swarmpy.adapters.docker import DockerEngine
 from swarmpy.adapters.driver import NetworkDriver
 from swarmpy.adapters.interfaces import usable_interfaces
 from swarmpy.adapters.ipvs import IpvsBalancer
-from swarmpy.adapters.nftables import NftBalancer, NftMesh
+from swarmpy.adapters.nftables import NftBalancer, NftGuard, NftMesh
 from swarmpy.adapters.overlay import KernelOverlay
 from swarmpy.adapters.raft.node import RaftLog
 from swarmpy.adapters.sandboxes import MountWatch
 from swarmpy.adapters.wire import TlsWire
 from swarmpy.adapters.wire.bootstrap import bootstrap_call, fetch_bundle
+from swarmpy.adapters.xfrm import KernelCipher
 from swarmpy.api.server import ApiServer
 from swarmpy.node.node import Node
 from swarmpy.node.toolbox import Interface
@@ -69,6 +70,8 @@ class RealTools:
             sandboxes=MountWatch(),
             balancer=BALANCERS[balancer](),
             mesh=NftMesh(overlay.namespace),
+            guard=NftGuard(),
+            cipher=KernelCipher(),
             names=NameServers(),
             driver=NetworkDriver(),
         )

@@ -183,6 +183,8 @@ class Agent:
         found = set(await ports.overlay.probe())
         if await ports.balancer.probe():
             found.add(ports.balancer.name)
+        if await ports.cipher.probe():
+            found.add("encryption")
         return frozenset(found)
 
     async def stop(self) -> None:

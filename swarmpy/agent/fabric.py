@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from swarmpy.agent import journal
+from swarmpy.agent.fence import Fence, mark_of
 from swarmpy.agent.joining import PATIENCE, Joining, Sandbox
 from swarmpy.model.fabric import Table, patched
 from swarmpy.model.links import Answer, LinkSeen, MeshTable, Question, SandboxTable
 from swarmpy.model.messages import Networks
 from swarmpy.model.specs import template_view
 from swarmpy.plan import fabric as p
+from swarmpy.plan import guarding
 from swarmpy.plan.container import Wire
 from swarmpy.plan.engine import LocalTask
 from swarmpy.plan.names import Resolver
@@ -25,10 +28,12 @@ from swarmpy.ports import Disk, FabricError, FabricPorts
 
 logger = logging.getLogger(__name__)
 
-VERIFY = 1.0
-"""Seconds between looks at what the balancers hold: someone else may have changed it."""
-LOOK_ROUND = 5
-"""Looks at the balancers between two looks at links and forwarding."""
+VERIFY = 0.5
+"""Seconds between looks at the guard of the ports: someone else may have changed it."""
+VERIFY_ROUND = 2
+"""Looks at the guard between two looks at the balancers and the encryption."""
+LOOK_ROUND = 10
+"""Looks at the guard between two looks at links and forwarding."""
 RETRY = 0.5
 """Seconds before what the kernel refused is tried again."""
 
@@ -59,6 +64,7 @@ class FabricWorker:
         self._mesh_known = False
         """Whether the kernel surely has no other mesh: an earlier life may have left one."""
         self._served: dict[str, tuple[str, ...]] = {}
+        self._fence = Fence(ports)
         self._joining = Joining()
         self._early: set[asyncio.Task[None]] = set()
         self._done_with: frozenset[str] = frozenset()
@@ -145,10 +151,12 @@ class FabricWorker:
         finally:
             for task in self._early:
                 task.cancel()
-            await asyncio.gather(*self._early, return_exceptions=True)
+            if self._early:  # gathering nothing makes a loop where none runs any more
+                await asyncio.gather(*self._early, return_exceptions=True)
 
     async def _run(self) -> None:
-        rounds = 0
+        rounds, clock = 0, asyncio.get_running_loop().time
+        due = clock() + VERIFY
         while True:
             self._wake.clear()
             seq, session = self._seq, self._session
@@ -159,12 +167,15 @@ class FabricWorker:
             if clean and seq and session == self._session:
                 self._applied(seq)
             await self._save()
-            try:
-                async with asyncio.timeout(VERIFY if clean else RETRY):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due if clean else min(due, clock() + RETRY)):
                     await self._wake.wait()
-            except TimeoutError:
+            if clock() >= due:  # however often it is woken
+                due = clock() + VERIFY
                 rounds += 1
-                await self._verify()
+                await self._fence.verify_guard()
+                if rounds % VERIFY_ROUND == 0:
+                    await self._verify()
 
     async def _observe(self) -> None:
         try:
@@ -176,15 +187,16 @@ class FabricWorker:
         """What was changed behind our back is programmed again."""
         running = {one.path for one in (self._sandboxes() or {}).values()}
         for path, (_, mark) in list(self._programmed.items()):
-            held = await _held(self.ports.balancer.observe(path))
+            held = await mark_of(self.ports.balancer.observe(path))
             if held != mark and path in running and self._programmed.get(path, (None, ""))[1] == mark:
                 logger.info("the balancer of %s is not as it was programmed: mending it", path)
                 del self._programmed[path]
         if self._mesh is not None:
             mark = self._mesh[1]
-            if await _held(self.ports.mesh.observe()) != mark:
+            if await mark_of(self.ports.mesh.observe()) != mark:
                 logger.info("the routing mesh is not as it was programmed: mending it")
                 self._mesh, self._mesh_known = None, False
+        await self._fence.verify_cipher()
 
     def world(self) -> p.World:
         """All that is known at the moment."""
@@ -209,8 +221,7 @@ class FabricWorker:
             node_id=self._node_id, local=self._local(), tables=self.tables, links=self._links,
             sandboxes=sandboxes, programmed={path: one[0] for path, one in self._programmed.items()},
             mesh=self._mesh[0] if self._mesh else None, mesh_known=self._mesh_known,
-            served=self._served, endpoints=endpoints,
-            complete=self._complete,
+            served=self._served, endpoints=endpoints, fenced=self._fence.seen(), complete=self._complete,
         )  # fmt: skip
 
     def _local(self) -> str:
@@ -220,9 +231,9 @@ class FabricWorker:
     async def _turn(self) -> bool:
         """Carry out until nothing is left to do that can be done; whether all went well."""
         failed: set[str] = set()
-        while actions := [one for one in p.plan(self.world()) if failed.isdisjoint(p.subjects(one))]:
+        while actions := [one for one in p.plan(self.world()) if not p.blocked(one, failed, self.tables)]:
             for action in actions:
-                if not failed.isdisjoint(p.subjects(action)):
+                if p.blocked(action, failed, self.tables):
                     continue  # something before it failed in this very turn
                 try:
                     await self._act(action)
@@ -257,6 +268,8 @@ class FabricWorker:
     async def _act(self, action: p.Action) -> None:
         ports = self.ports
         match action:
+            case guarding.Guard() | guarding.Cipher():
+                await self._fence.act(action)
             case p.Ensure(link):
                 async with self.lock(link.network_id):
                     await ports.overlay.ensure(link)
@@ -328,6 +341,8 @@ class FabricWorker:
         link = p.link_of(table, self._node_id, self._local())
         seen = (self._links or {}).get(network_id)
         if seen is None or seen.link != link:
+            for first in guarding.before(self.tables, link.local, self._fence.seen()):
+                await self._fence.act(first)
             async with self.lock(network_id):
                 await self.ports.overlay.ensure(link)
                 await self._observe()
@@ -366,7 +381,7 @@ class FabricWorker:
         self.abandon()
         ports = self.ports
         await ports.names.stop()
-        for job in (ports.mesh.clear, ports.overlay.clear):
+        for job in (ports.mesh.clear, ports.overlay.clear, ports.guard.clear, ports.cipher.clear):
             try:
                 await job()
             except FabricError as error:
@@ -382,11 +397,3 @@ class FabricWorker:
         except OSError as error:
             logger.warning("the agent's networks cannot be saved: %s", error)
             self._unsaved = True
-
-
-async def _held(looking: Awaitable[str]) -> str:
-    """What the kernel holds; "" also where it cannot be seen."""
-    try:
-        return await looking
-    except FabricError:
-        return ""

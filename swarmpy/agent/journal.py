@@ -2,7 +2,7 @@
 
 One small file, replaced atomically. It is a memory, not a truth: where it is lost or damaged, containers are
 adopted by their labels and the next full set of assignments tells the rest.
-Registry credentials are never written to it.
+Registry credentials and the secrets of encrypted networks are never written to it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import zlib
 
 import msgspec
+from msgspec.structs import replace
 
 from swarmpy.model import codec
 from swarmpy.model.fabric import Table
@@ -60,9 +61,11 @@ def load_networks(disk: Disk) -> dict[str, Table]:
 
 
 def save_networks(disk: Disk, tables: dict[str, Table]) -> None:
-    """Keep them, durably. Raises OSError."""
+    """Keep them, durably, but for the secrets of encrypted networks: the kernel has what it made of these
+    until the machine goes down, and after that a manager has to tell them again. Raises OSError."""
+    kept = {key: replace(table, keys=(), sending=0) for key, table in tables.items()}
     disk.mkdir(FOLDER)
-    disk.replace(NETWORKS, codec.encode(KeptNetworks(tables=tables)))
+    disk.replace(NETWORKS, codec.encode(KeptNetworks(tables=kept)))
 
 
 def load(disk: Disk) -> Memory:

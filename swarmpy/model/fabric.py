@@ -14,6 +14,7 @@ import hashlib
 import msgspec
 
 from swarmpy.model import codec
+from swarmpy.model.objects import NetworkKey
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -71,6 +72,13 @@ class IngressNode(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     addresses: tuple[str, ...]
 
 
+def sealed_port(port: int) -> int:
+    """The UDP port of encrypted networks where `port` is that of the others. It is never seen between nodes,
+    where everything to it is ESP; that it is another one lets the kernel tell by the port alone what has to
+    be encrypted, and what may not come in the clear."""
+    return port + 1
+
+
 class Table(msgspec.Struct, frozen=True, kw_only=True):
     """Everything of one network, rows sorted by id. `mtu` is that of its links, in bytes."""
 
@@ -93,6 +101,10 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     services: tuple[ServiceEntry, ...] = ()
     ports: tuple[PublishedPort, ...] = ()
     nodes: tuple[IngressNode, ...] = ()
+    keys: tuple[NetworkKey, ...] = ()
+    """The secrets of an encrypted network; () where they are not known (they are not kept on disks)."""
+    sending: int = 0
+    """Number of the secret that is sent with."""
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True):

@@ -112,6 +112,39 @@ class MeshTable:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardTable:
+    """Who may speak to this node's VXLAN ports: `peers`, the other nodes' addresses (sorted). `local` is its
+    own. `sealed` is the port of encrypted networks, 0 where the node has none: only what came encrypted gets
+    there."""
+
+    local: str
+    port: int = 4789
+    sealed: int = 0
+    peers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A key from which nodes make those of their pairs; the number tells which one it is."""
+
+    number: int
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CipherTable:
+    """What is encrypted between this node (`local`) and its `peers`: everything to the UDP port `port`. What
+    is sent is encrypted with the secret that has the number `sending`, what is received may be with any of
+    `secrets`. Without secrets nothing passes but what the kernel could pass already."""
+
+    local: str
+    port: int
+    peers: tuple[str, ...] = ()
+    sending: int = 0
+    secrets: tuple[Secret, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """A name asked for: lower case, without the final dot. `kind`: A, AAAA, PTR or another type's name.
     `client` is the address it was asked from."""

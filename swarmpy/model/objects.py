@@ -45,6 +45,28 @@ class Revoked(msgspec.Struct, frozen=True):
     until: int
 
 
+class NetworkKey(msgspec.Struct, frozen=True, gc=False):
+    """A secret (hex) from which the nodes of encrypted networks make the keys of their pairs. Never shown."""
+
+    number: int
+    secret: str
+
+
+class KeyRing(msgspec.Struct, frozen=True, kw_only=True):
+    """The secrets of encrypted networks, in order: the one that was used before, the one that is sent with,
+    and the one that comes next. `seed` (hex) is what all later ones are made of; `since` (cluster time, ns)
+    is when they were rotated last."""
+
+    seed: str = ""
+    keys: tuple[NetworkKey, ...] = ()
+    since: int = 0
+
+    @property
+    def sending(self) -> int:
+        """Number of the secret that is sent with, 0 for none."""
+        return self.keys[1].number if len(self.keys) > 1 else 0
+
+
 class Cluster(Object, frozen=True, kw_only=True, tag="cluster"):
     """The cluster itself; there is one. Its `id` is the O of every certificate."""
 
@@ -59,6 +81,7 @@ class Cluster(Object, frozen=True, kw_only=True, tag="cluster"):
     address_pools: tuple[str, ...] = ("10.0.0.0/8",)
     subnet_size: int = 24
     data_path_port: int = 4789
+    network_keys: KeyRing = KeyRing()
     revoked: tuple[Revoked, ...] = ()
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from swarmpy.model.commands import InitCluster
 from swarmpy.model.errors import InvalidArgument
 from swarmpy.model.ids import ENTROPY_BYTES, from_bytes
-from swarmpy.model.objects import Cluster, Description
+from swarmpy.model.objects import Cluster, Description, KeyRing
 from swarmpy.node.record import Record
 from swarmpy.pki.ca import Authority
 from swarmpy.pki.identity import NodeIdentity, make_key_and_csr
@@ -48,6 +48,7 @@ def cluster(clock: Clock, entropy: Entropy, request: InitRequest) -> Made:
         address_pools=checked_pools(request.address_pools or ("10.0.0.0/8",), size),
         subnet_size=size,
         data_path_port=request.data_path_port or 4789,
+        network_keys=KeyRing(seed=entropy.token(32).hex()),
     )
     return Made(node_id, made, NodeIdentity(certificate, key, authority.cert_pem))
 

@@ -7,10 +7,10 @@ any more to what goes. What does not: carrying out (agent/fabric), what tables s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
-from swarmpy.model.fabric import Endpoint, IngressNode, PublishedPort, ServiceEntry, Table
+from swarmpy.model.fabric import Endpoint, IngressNode, PublishedPort, ServiceEntry, Table, sealed_port
 from swarmpy.model.links import (
     Link,
     LinkSeen,
@@ -21,6 +21,8 @@ from swarmpy.model.links import (
     SandboxTable,
     VirtualService,
 )
+from swarmpy.plan import guarding
+from swarmpy.plan.guarding import Cipher, Fenced, Guard
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,8 @@ class World:
     """All that is known on the node. `local`: its own VXLAN address. `links`: the kernel's, None while they
     were not looked at. `sandboxes`: path by task id, of containers that run. `programmed`: what each sandbox
     surely holds; `mesh` and `served` likewise; unless `mesh_known`, the kernel may hold another mesh.
-    `endpoints`: the Engine's endpoints that exist, None while that is not known. `complete`: the leader sent
-    all tables, so that others' leftovers may go."""
+    `endpoints`: the Engine's endpoints that exist, None while that is not known. `fenced`: what guards the
+    node's ports. `complete`: the leader sent all tables, so that others' leftovers may go."""
 
     node_id: str
     local: str
@@ -41,6 +43,7 @@ class World:
     mesh_known: bool = True
     served: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     endpoints: frozenset[str] | None = None
+    fenced: Fenced = field(default_factory=Fenced)
     complete: bool = False
 
 
@@ -103,7 +106,7 @@ class Drop:
     network_id: str
 
 
-Action = Ensure | Forward | Balance | Mesh | Serve | Unplug | Drop
+Action = Guard | Cipher | Ensure | Forward | Balance | Mesh | Serve | Unplug | Drop
 
 
 def plan(world: World) -> tuple[Action, ...]:
@@ -111,7 +114,7 @@ def plan(world: World) -> tuple[Action, ...]:
     seen = world.links
     if seen is None or not world.local:
         return ()
-    actions: list[Action] = []
+    actions: list[Action] = list(guarding.before(world.tables, world.local, world.fenced))
     later: list[Action] = []
     for network_id, table in sorted(world.tables.items()):
         link = link_of(table, world.node_id, world.local)
@@ -128,7 +131,8 @@ def plan(world: World) -> tuple[Action, ...]:
             actions.append(Serve(network_id, addresses))
     actions += _balancers(world)
     actions += _mesh(world)
-    return (*actions, *later, *_leftovers(world, seen))
+    last = guarding.after(world.tables, world.local, world.fenced, complete=world.complete)
+    return (*actions, *later, *_leftovers(world, seen), *last)
 
 
 # ---------------------------------------------------------------- links and forwarding
@@ -146,7 +150,8 @@ def link_of(table: Table, node_id: str, local: str) -> Link:
         gateways = tuple(f"{one}/{lengths[':' in one]}" for one in own.addresses)
         mac = own.mac
     return Link(
-        network_id=table.id, vni=table.vni, mtu=table.mtu, local=local, port=table.port,
+        network_id=table.id, vni=table.vni, mtu=table.mtu, local=local,
+        port=sealed_port(table.port) if table.encrypted else table.port,
         gateways=gateways, bridge_mac=mac,
     )  # fmt: skip
 
@@ -343,12 +348,23 @@ def subjects(action: Action) -> set[str]:
     return {key(action), network_of(action)} - {""}
 
 
+def blocked(action: Action, failed: Set[str], tables: Mapping[str, Table]) -> bool:
+    """Whether the action has to wait after these failed. Nothing new is sent or awaited unguarded, nor in the
+    clear where it is to be encrypted; what goes may go."""
+    if subjects(action) & failed:
+        return True
+    if not isinstance(action, Ensure) and not (isinstance(action, Forward) and action.add):
+        return False
+    table = tables.get(network_of(action))
+    return "Guard" in failed or ("Cipher" in failed and table is not None and table.encrypted)
+
+
 def key(action: Action) -> str:
     """What the action is about, for not trying twice in one turn."""
     kind = type(action).__name__
     match action:
         case Balance():
             return f"{kind} {action.sandbox}"
-        case Mesh():
+        case Guard() | Cipher() | Mesh():
             return kind
     return f"{kind} {network_of(action)}"

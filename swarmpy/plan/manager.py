@@ -15,6 +15,7 @@ from swarmpy.plan import (
     addresses,
     enforcer,
     global_,
+    keys,
     liveness,
     placement,
     promotion,
@@ -71,10 +72,12 @@ STEPS = (
     Step(seats=placement.plan),
     Step(service=reap.of_service),
     Step(world=reap.of_removed),
+    Step(world=keys.plan),
 )
 """Facts about nodes first, then what should exist, then where it goes, then what may be forgotten. Only the
-first changes nodes. A step of a service depends on nothing but the service, its tasks, the nodes, the cluster
-and, at the instant that it names as its wake, on time; a step of a node on the node and its tasks."""
+first changes nodes, only the last the cluster. A step of a service depends on nothing but the service, its
+tasks, the nodes, the cluster and, at the instant that it names as its wake, on time; a step of a node on the
+node and its tasks."""
 
 
 def plan(now: int, world: Snapshot) -> Plan:

@@ -10,15 +10,18 @@ from collections.abc import Iterable
 
 from swarmpy.model.fabric import Endpoint, IngressNode, PublishedPort, ServiceEntry, Table, mac_of
 from swarmpy.model.lifecycle import TERMINAL, NodeState, TaskState
-from swarmpy.model.objects import Network, Node, Service, Task
+from swarmpy.model.objects import KeyRing, Network, Node, Service, Task
 from swarmpy.plan import pools
 from swarmpy.state.snapshot import Snapshot
 
 DEFAULT_MTU = 1500
 OVERHEAD = {4: 50, 6: 70}
 """Bytes that VXLAN adds to a frame, by the IP version of the underlay."""
-ENCRYPTION = 26
-"""Bytes that ESP adds (Docker's figure: an encrypted overlay on Ethernet has 1424)."""
+ENCRYPTION = 34
+"""Bytes that ESP adds with AES-GCM: header 8, initialization vector 8, trailer 2, check value 16. (Docker's
+networks have 8 bytes more, for a check value of 8.)"""
+ALIGNMENT = 4
+"""ESP fills up to a multiple of this: an underlay's odd bytes are lost to it."""
 LEAST_MTU = 68
 
 
@@ -28,6 +31,7 @@ def table(world: Snapshot, network: Network) -> Table:
     tasks = [task for _, task in sorted((world.bucket_in(network.id) or {}).items()) if present(task)]
     nodes = members(world, network, tasks)
     ingress = _ingress_nodes(network, nodes) if spec.ingress else ()
+    ring = world.cluster.network_keys if world.cluster and spec.encrypted else KeyRing()
     return Table(
         id=network.id, name=network.name, vni=network.vni, mtu=_mtu(network, nodes),
         subnets=tuple(one.subnet for one in network.subnets),
@@ -36,7 +40,7 @@ def table(world: Snapshot, network: Network) -> Table:
         internal=spec.internal, ingress=spec.ingress, encrypted=spec.encrypted, attachable=spec.attachable,
         peers=tuple(sorted({node.vtep for node in nodes if node.vtep})),
         endpoints=_endpoints(world, network, tasks), services=_services(world, network, tasks),
-        ports=_ports(world) if spec.ingress else (), nodes=ingress,
+        ports=_ports(world) if spec.ingress else (), nodes=ingress, keys=ring.keys, sending=ring.sending,
     )  # fmt: skip
 
 
@@ -76,7 +80,9 @@ def _mtu(network: Network, nodes: list[Node]) -> int:
         (node.description.mtu for node in nodes if node.description.mtu), default=DEFAULT_MTU
     )
     version = 6 if any(":" in node.vtep for node in nodes) else 4
-    return max(LEAST_MTU, underlay - OVERHEAD[version] - (ENCRYPTION if spec.encrypted else 0))
+    if spec.encrypted:
+        underlay -= ENCRYPTION + underlay % ALIGNMENT
+    return max(LEAST_MTU, underlay - OVERHEAD[version])
 
 
 # ---------------------------------------------------------------- endpoints

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from swarmpy.model.links import (
     Answer,
+    CipherTable,
+    GuardTable,
     Link,
     LinkSeen,
     MeshPort,
@@ -22,6 +24,7 @@ from swarmpy.model.links import (
     Question,
     Return,
     SandboxTable,
+    Secret,
     VirtualService,
 )
 from swarmpy.ports.basics import (
@@ -50,9 +53,11 @@ from swarmpy.ports.engine import (
 )
 from swarmpy.ports.fabric import (
     Balancer,
+    Cipher,
     Driver,
     FabricError,
     FabricPorts,
+    Guard,
     Joined,
     Mesh,
     Names,
@@ -91,6 +96,8 @@ __all__ = [
     "CallHandler",
     "Channel",
     "ChannelHandler",
+    "Cipher",
+    "CipherTable",
     "Clock",
     "ContainerSeen",
     "Control",
@@ -103,6 +110,8 @@ __all__ = [
     "Entropy",
     "FabricError",
     "FabricPorts",
+    "Guard",
+    "GuardTable",
     "InitRequest",
     "Instant",
     "JoinRequest",
@@ -137,6 +146,7 @@ __all__ = [
     "Return",
     "SandboxTable",
     "Sandboxes",
+    "Secret",
     "TaskLogFrame",
     "VirtualService",
     "Wire",

@@ -15,6 +15,8 @@ from typing import Protocol
 
 from swarmpy.model.links import (
     Answer,
+    CipherTable,
+    GuardTable,
     Link,
     LinkSeen,
     MeshTable,
@@ -110,6 +112,40 @@ class Mesh(Protocol):
         """Remove everything of ours."""
 
 
+class Guard(Protocol):
+    """The firewall of this node's VXLAN ports, apart from all other firewalls of the machine. Raises
+    FabricError.
+
+    What others sent to the ports is dropped, and so is what processes of this machine, or those behind it
+    (containers), send to members' ports: only the kernel's own VXLAN devices speak there."""
+
+    async def observe(self) -> str:
+        """Fingerprint of what the kernel has; see Balancer.observe."""
+
+    async def apply(self, table: GuardTable) -> str:
+        """Make the firewall as the table says, in one step; returns its fingerprint."""
+
+    async def clear(self) -> None:
+        """Remove everything of ours."""
+
+
+class Cipher(Protocol):
+    """Encryption of what encrypted networks send between nodes. Raises FabricError."""
+
+    async def probe(self) -> bool:
+        """Whether the kernel can do it."""
+
+    async def observe(self) -> str:
+        """Fingerprint of what the kernel has, "" for nothing of ours."""
+
+    async def apply(self, table: CipherTable) -> str:
+        """Make it as the table says; returns its fingerprint. At no instant does anything pass in the clear,
+        and nothing that passes is lost as long as two nodes have the secret in common that one sends with."""
+
+    async def clear(self) -> None:
+        """Remove everything of ours."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plugged:
     """What the Engine asks when it connects a container: our options of the endpoint, as they were given to
@@ -184,5 +220,7 @@ class FabricPorts:
     sandboxes: Sandboxes
     balancer: Balancer
     mesh: Mesh
+    guard: Guard
+    cipher: Cipher
     names: Names
     driver: Driver

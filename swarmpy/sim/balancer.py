@@ -51,6 +51,8 @@ class Netfilter:
         self.hanging = False
         self.sandboxes: dict[str, Held] = {}
         self.mesh: Held | None = None
+        self.guard: Held | None = None
+        self.cipher: Held | None = None
         self.changes = 0
         """Changes that were carried out."""
         self._turns: dict[tuple[str, object], int] = {}
@@ -103,6 +105,16 @@ class Netfilter:
         self.mesh = None
         self.trace.emit(self.name, "rules of the routing mesh are flushed")
 
+    def flush_guard(self) -> None:
+        """Somebody flushes the firewall of the VXLAN ports."""
+        self.guard = None
+        self.trace.emit(self.name, "rules of the guard are flushed")
+
+    def flush_cipher(self) -> None:
+        """Somebody flushes what IPsec has."""
+        self.cipher = None
+        self.trace.emit(self.name, "IPsec is flushed")
+
     def hang(self) -> None:
         """Changes wait."""
         self.hanging = True
@@ -117,6 +129,7 @@ class Netfilter:
     def power_cut(self) -> None:
         """The machine goes down; nothing of this is on a disk."""
         self.sandboxes, self.mesh, self._turns, self._stuck = {}, None, {}, []
+        self.guard = self.cipher = None
         self.hanging = False
 
     def heal(self) -> None:

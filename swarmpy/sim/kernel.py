@@ -19,6 +19,7 @@ from swarmpy.model.links import Answer, Question
 from swarmpy.ports import FabricError, FabricPorts, Plumber
 from swarmpy.ports.fabric import Resolve
 from swarmpy.sim.balancer import Netfilter, SimBalancer, SimMesh
+from swarmpy.sim.guard import SimCipher, SimGuard
 from swarmpy.sim.loop import NEUTRAL, Killed, Process, SimLoop
 from swarmpy.sim.netstack import Netstack, Room
 from swarmpy.sim.overlay import SimOverlay
@@ -71,6 +72,7 @@ class Kernel:
         return FabricPorts(
             overlay=SimOverlay(self.stack, self._step), sandboxes=SimSandboxes(self),
             balancer=SimBalancer(self.filter), mesh=SimMesh(self.filter),
+            guard=SimGuard(self.filter), cipher=SimCipher(self.filter),
             names=SimNames(self), driver=SimDriver(self, process),
         )  # fmt: skip
 

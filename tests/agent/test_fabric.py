@@ -13,6 +13,7 @@ from swarmpy.model.links import SandboxTable
 from swarmpy.model.messages import Networks
 from swarmpy.ports import FabricError, FabricPorts
 from swarmpy.sim.balancer import Netfilter, SimBalancer, SimMesh
+from swarmpy.sim.guard import SimCipher, SimGuard
 from swarmpy.sim.loop import SimLoop
 from swarmpy.sim.netstack import Netstack
 from swarmpy.sim.overlay import SimOverlay
@@ -52,7 +53,7 @@ class Scene:
         stack = Netstack(loop, "n1", "seed", trace, {"192.0.2.1": 1500})
         self.ports = FabricPorts(
             overlay=SimOverlay(stack), sandboxes=Deaf(), balancer=self.balancer, mesh=SimMesh(self.kernel),
-            names=Deaf(), driver=Deaf(),
+            guard=SimGuard(self.kernel), cipher=SimCipher(self.kernel), names=Deaf(), driver=Deaf(),
         )  # fmt: skip
         self.applied: list[int] = []
         disk = _Memory()

@@ -19,6 +19,7 @@ from swarmpy.model.fabric import (
 )
 from swarmpy.model.links import LinkSeen, Plug, SandboxTable, VirtualService
 from swarmpy.plan import fabric as p
+from swarmpy.plan import guarding
 
 ME, OTHER = "node-a", "node-b"
 
@@ -75,6 +76,10 @@ class Kernel:
     def do(self, action: p.Action) -> None:
         world, links = self.world, dict(self.world.links)
         match action:
+            case guarding.Guard(wanted):
+                self.world = replace(world, fenced=replace(world.fenced, guard=wanted, guard_left=False))
+            case guarding.Cipher(wanted):
+                self.world = replace(world, fenced=replace(world.fenced, cipher=wanted, cipher_left=False))
             case p.Ensure(link):
                 old = links.get(link.network_id) or LinkSeen(link.network_id, None)
                 links[link.network_id] = replace(old, link=link)
@@ -104,6 +109,7 @@ class Kernel:
 def test_from_nothing_to_rest_in_order():
     kernel = Kernel(table(endpoint(2), endpoint(3, OTHER)), mesh(endpoint(2)), sandboxes={"t2": "/ns/t2"})
     kinds = [type(action).__name__ for action in kernel.run()]
+    assert kinds.index("Guard") < kinds.index("Ensure")
     assert kinds.index("Ensure") < kinds.index("Forward") < kinds.index("Balance")
     assert kernel.world.programmed["/ns/t2"] == SandboxTable(
         services=(

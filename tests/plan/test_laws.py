@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from swarmpy.model.commands import RemoveNetwork
 from swarmpy.model.errors import FailedPrecondition
 from swarmpy.model.lifecycle import NodeState, TaskState, may_follow
+from swarmpy.model.specs import VNI_OPTION
 from swarmpy.plan import constraints, manager, progress, tables
 from swarmpy.plan.admission import network as networks
 from swarmpy.plan.explain import explain
@@ -108,7 +109,8 @@ class Cluster(RuleBasedStateMachine):
 
     @initialize(history=st.sampled_from([0, 1, 2, 5]))
     def begin(self, history: int) -> None:
-        nodes = [node(name, labels={"zone": "ab"[place % 2]}) for place, name in enumerate(NODES)]
+        nodes = [node(name, labels={"zone": "ab"[place % 2]}, features=("encryption",))
+                 for place, name in enumerate(NODES)]  # fmt: skip
         self.stage = Stage(*nodes, planner=self.lawful, history=history)
         self.planner = manager.Planner()
         self.before = self.stage.world
@@ -133,6 +135,7 @@ class Cluster(RuleBasedStateMachine):
         keys = [change.key for change in decided.changes]
         assert len(keys) == len(set(keys))
         self.check_assignments(world, after)
+        self.check_keys(world.cluster.network_keys, after)
         for change in decided.changes:
             if isinstance(change, Delete) and "must move" not in change.cause:
                 task = world.tasks[change.id]
@@ -167,6 +170,20 @@ class Cluster(RuleBasedStateMachine):
                         and one.desired <= TaskState.COMPLETE
                         and TaskState.ASSIGNED <= one.status.state <= TaskState.RUNNING]  # fmt: skip
                 assert not most or len(same) <= most
+
+    def check_keys(self, was, after):
+        """Whoever heard of the change and whoever did not can read each other."""
+        ring = after.cluster.network_keys
+        if any(network.view.encrypted for network in after.networks):
+            assert len(ring.keys) == 3
+            assert len({key.secret for key in ring.keys}) == 3
+        if was.keys:
+            assert {was.sending, ring.sending} <= {key.number for key in was.keys} & {
+                key.number for key in ring.keys
+            }
+            assert set(was.keys) & set(ring.keys) >= {key for key in was.keys if key.number == ring.sending}
+        for network in after.networks:
+            assert bool(tables.table(after, network).keys) == network.view.encrypted
 
     # ---- users
 
@@ -211,6 +228,17 @@ class Cluster(RuleBasedStateMachine):
         except FailedPrecondition:
             return
         self.stage.put(*changes)
+        self.stage.plan()
+
+    @rule()
+    def seal(self):
+        """An encrypted network comes, or goes."""
+        if "network-sealed" not in self.stage.world.networks:
+            # Its own VXLAN id: `mesh` brings the ingress network back with the one that it began with.
+            options = {"encrypted": "", VNI_OPTION: "5000"}
+            self.stage.network("sealed", Options=options, IPAM={"Config": [{"Subnet": "10.8.0.0/24"}]})
+            return
+        self.stage.put(Delete("network", "network-sealed"))
         self.stage.plan()
 
     @rule(name=st.sampled_from(NODES), availability=st.sampled_from(["active", "pause", "drain"]))

@@ -10,7 +10,7 @@ import msgspec
 
 from swarmpy.model.commands import CreateNetwork
 from swarmpy.model.lifecycle import NodeState, Role, TaskState
-from swarmpy.model.objects import Cluster, Description, Node, NodeStatus, Service, Task
+from swarmpy.model.objects import Cluster, Description, KeyRing, Node, NodeStatus, Service, Task
 from swarmpy.model.specs import service_view
 from swarmpy.plan import manager, published
 from swarmpy.plan.admission import network as networks
@@ -27,7 +27,8 @@ Planner = Callable[[int, Snapshot], Plan]
 
 
 def cluster(**orchestration: Any) -> Cluster:
-    return Cluster(id="c" * 25, spec=json.dumps({"Name": "default", "Orchestration": orchestration}))
+    spec = json.dumps({"Name": "default", "Orchestration": orchestration})
+    return Cluster(id="c" * 25, spec=spec, network_keys=KeyRing(seed="5a" * 32))
 
 
 def node(

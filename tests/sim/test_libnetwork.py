@@ -27,7 +27,9 @@ class Stand:
         self.loop = SimLoop()
         trace = Trace(self.loop.time)
         self.failures: list[BaseException] = []
-        self.kernel = Kernel(self.loop, "w1", "seed", trace, "192.0.2.1", lambda _, one: self.failures.append(one))
+        self.kernel = Kernel(
+            self.loop, "w1", "seed", trace, "192.0.2.1", lambda _, one: self.failures.append(one)
+        )
         self.daemon = Dockerd(self.loop, "w1", "seed", SimClock(self.loop.time), trace)
         self.daemon.images.add("web:1")
         Libnetwork(self.daemon, self.kernel)
@@ -46,7 +48,9 @@ class Stand:
         if self.refuses:
             raise FabricError(self.refuses)
         assert not self.kernel.exists(endpoint.sandbox)
-        return Joined(await self.ports.overlay.plug(Plug(endpoint.endpoint_id, "n1", "02:00:00:00:00:07", 1450)), "eth")
+        return Joined(
+            await self.ports.overlay.plug(Plug(endpoint.endpoint_id, "n1", "02:00:00:00:00:07", 1450)), "eth"
+        )
 
     async def leave(self, endpoint_id: str) -> None:
         self.seen.append("leave")
@@ -61,7 +65,9 @@ class Stand:
         await self.ports.driver.start(self)
         await self.engine.ensure_network("blue", "n1")
         ends = {"blue": {"DriverOpts": {"io.swarmpy.network": "n1"}}}
-        return await self.engine.create("c", {"Image": "web:1", "NetworkingConfig": {"EndpointsConfig": ends}})
+        return await self.engine.create(
+            "c", {"Image": "web:1", "NetworkingConfig": {"EndpointsConfig": ends}}
+        )
 
     @property
     def free_ends(self) -> list[str]:
