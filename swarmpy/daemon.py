@@ -25,8 +25,10 @@ from swarmpy.adapters.driver import NetworkDriver
 from swarmpy.adapters.interfaces import usable_interfaces
 from swarmpy.adapters.nftables import NftBalancer, NftMesh
 from swarmpy.adapters.overlay import KernelOverlay
+from swarmpy.adapters.prober import UdpProber
 from swarmpy.adapters.raft.node import RaftLog
 from swarmpy.adapters.sandboxes import MountWatch
+from swarmpy.adapters.trials import KernelTrials
 from swarmpy.adapters.wire import TlsWire
 from swarmpy.adapters.wire.bootstrap import bootstrap_call, fetch_bundle
 from swarmpy.api.server import ApiServer
@@ -64,6 +66,8 @@ class RealTools:
             mesh=NftMesh(overlay.namespace),
             names=NameServers(),
             driver=NetworkDriver(),
+            prober=UdpProber(),
+            trials=KernelTrials(),
         )
 
     def interfaces(self) -> Sequence[Interface]:

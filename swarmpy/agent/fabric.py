@@ -12,15 +12,16 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from swarmpy.agent import journal
+from swarmpy.agent.drift import Drift
 from swarmpy.agent.joining import PATIENCE, Joining, Sandbox
 from swarmpy.model.fabric import Table, patched
 from swarmpy.model.links import Answer, LinkSeen, MeshTable, Question, SandboxTable
 from swarmpy.model.messages import Networks
-from swarmpy.model.specs import template_view
 from swarmpy.plan import fabric as p
 from swarmpy.plan.container import Wire
 from swarmpy.plan.engine import LocalTask
-from swarmpy.plan.names import Resolver
+from swarmpy.plan.names import Resolver, upstreams
+from swarmpy.plan.probing import reachable
 from swarmpy.ports import Disk, FabricError, FabricPorts
 
 logger = logging.getLogger(__name__)
@@ -51,27 +52,28 @@ class FabricWorker:
         self._node_id, self._address, self.ports, self._disk = node_id, address, ports, disk
         self._sandboxes, self._tasks, self._wired, self._applied = sandboxes, tasks, wired, applied
         self.tables: dict[str, Table] = {}
-        self._complete = False
-        self._seq = self._session = 0
+        self._complete, self._seq, self._session = False, 0, 0
         self._links: dict[str, LinkSeen] | None = None
         self._programmed: dict[str, tuple[SandboxTable, str]] = {}
         self._mesh: tuple[MeshTable, str] | None = None
         self._served: dict[str, tuple[str, ...]] = {}
-        self._joining = Joining()
-        self._early: set[asyncio.Task[None]] = set()
-        self._done_with: frozenset[str] = frozenset()
+        self._joining, self._early = Joining(), set[asyncio.Task[None]]()
+        self._done_with = frozenset[str]()
         self._resolver: Resolver | None = None
         self._wake = asyncio.Event()
-        self._unsaved = False
-        self._problems: dict[str, str] = {}
+        self._unsaved, self._fresh = False, True
+        self.problems: dict[str, str] = {}
+        self.drift, self.probe_key, self._lost = Drift(), b"", frozenset[str]()
+        self._seen: dict[str, Table] | None = None
+        self._waiting: list[asyncio.Future[None]] = []
         self._locks: dict[str, asyncio.Lock] = {}
         ports.names.begin(self.resolve)
 
     # ------------------------------------------------------------ what is wanted
 
-    def remember(self, tables: Mapping[str, Table]) -> None:
+    def remember(self, kept: journal.KeptNetworks) -> None:
         """Begin with what was known before the restart."""
-        self.tables = dict(tables)
+        self.tables, self.probe_key = dict(kept.tables), kept.probe_key
         self._changed()
 
     def take(self, message: Networks) -> None:
@@ -87,10 +89,24 @@ class FabricWorker:
         self._unsaved = True
         self._changed()
 
-    def begin_session(self) -> None:
+    def begin_session(self, probe_key: bytes) -> None:
         """Sequence numbers begin anew."""
         self._seq = 0
         self._session += 1
+        self._unsaved |= self.probe_key != probe_key
+        self.probe_key = probe_key
+
+    def without(self, lost: frozenset[str]) -> None:
+        """Tasks on the nodes with these addresses get no traffic from here."""
+        self._lost = lost
+        self._changed()
+
+    @property
+    def seen(self) -> dict[str, Table]:
+        """The tables as this node uses them: without the nodes that do not answer it."""
+        if self._seen is None:
+            self._seen = {key: reachable(table, self._lost) for key, table in self.tables.items()}
+        return self._seen
 
     def abandon(self) -> None:
         """Nothing is wanted any more."""
@@ -98,7 +114,8 @@ class FabricWorker:
         self._changed()
 
     def _changed(self) -> None:
-        self._resolver = None
+        self._resolver = self._seen = None
+        self._fresh = True
         self.ports.names.changed()
         self.look()
 
@@ -123,16 +140,8 @@ class FabricWorker:
     def resolve(self, question: Question) -> Answer:
         """The answer to a question of one of the node's containers."""
         if self._resolver is None:
-            self._resolver = Resolver(self.tables, self._upstreams())
+            self._resolver = Resolver(self.seen, upstreams(self._tasks().values()))
         return self._resolver.answer(question)
-
-    def _upstreams(self) -> dict[str, tuple[str, ...]]:
-        found: dict[str, tuple[str, ...]] = {}
-        for task_id, local in self._tasks().items():
-            dns = template_view(local.assigned.template).container.dns_config
-            if dns is not None and dns.nameservers:
-                found[task_id] = dns.nameservers
-        return found
 
     # ------------------------------------------------------------ the loop
 
@@ -150,10 +159,16 @@ class FabricWorker:
         while True:
             self._wake.clear()
             seq, session = self._seq, self._session
-            if self._links is None or rounds >= LOOK_ROUND:
+            waiting, self._waiting = self._waiting, []
+            if waiting or self._links is None or rounds >= LOOK_ROUND:
                 await self._observe()
                 rounds = 0
+            if waiting:
+                await self._verify()
             clean = await self._turn()
+            for one in waiting:
+                if not one.done():
+                    one.set_result(None)
             if clean and seq and session == self._session:
                 self._applied(seq)
             await self._save()
@@ -164,9 +179,16 @@ class FabricWorker:
                 rounds += 1
                 await self._verify()
 
+    async def looked(self) -> None:
+        """Look at everything at once and mend it; returns when that is done, or could not be."""
+        self._waiting.append(done := asyncio.get_running_loop().create_future())
+        self.look()
+        await done
+
     async def _observe(self) -> None:
         try:
             self._links = dict(await self.ports.overlay.observe())
+            self.problems.pop("links", None)
         except FabricError as error:
             self._complain("links", error)
 
@@ -174,43 +196,35 @@ class FabricWorker:
         """What was changed behind our back is programmed again."""
         running = {one.path for one in (self._sandboxes() or {}).values()}
         for path, (_, mark) in list(self._programmed.items()):
-            held = await _held(self.ports.balancer.observe(path))
-            if held != mark and path in running and self._programmed.get(path, (None, ""))[1] == mark:
-                logger.info("the balancer of %s is not as it was programmed: mending it", path)
+            held = await _holds(lambda path=path: self.ports.balancer.observe(path), mark)  # type: ignore[misc]  # mypy does not infer a default's type
+            if not held and path in running and self._programmed.get(path, (None, ""))[1] == mark:
+                self.drift.note("", f"the balancer of {path} was changed by others")
                 del self._programmed[path]
-        if self._mesh is not None:
-            mark = self._mesh[1]
-            if await _held(self.ports.mesh.observe()) != mark:
-                logger.info("the routing mesh is not as it was programmed: mending it")
-                self._mesh = None
+        if self._mesh is not None and not await _holds(self.ports.mesh.observe, self._mesh[1]):
+            self.drift.note("", "the routing mesh was changed by others")
+            self._mesh = None
 
     def world(self) -> p.World:
         """All that is known at the moment."""
         now = asyncio.get_running_loop().time()
         known = self._sandboxes()
         sandboxes = {key: one.path for key, one in (known or {}).items()}
-        paths = set(sandboxes.values())
-        if known is not None:
-            kept = paths | self._joining.paths(now)
-            self._programmed = {path: one for path, one in self._programmed.items() if path in kept}
         endpoints = None
         if known is not None:
+            paths = {*sandboxes.values(), *self._joining.paths(now)}
+            self._programmed = {key: one for key, one in self._programmed.items() if key in paths}
             endpoints = frozenset(end for one in known.values() for end in one.endpoints)
-            foreign = {
-                key
-                for link in (self._links or {}).values()
-                for key, plug in link.plugs.items()
-                if not plug.task_id
-            }
-            endpoints |= foreign | self._joining.endpoints(now)
+            plugs = (item for link in (self._links or {}).values() for item in link.plugs.items())
+            endpoints |= {key for key, plug in plugs if not plug.task_id}
+            endpoints |= self._joining.endpoints(now)
         return p.World(
-            node_id=self._node_id, local=self._local(), tables=self.tables, links=self._links,
+            node_id=self._node_id, local=self.local(), tables=self.seen, links=self._links,
             sandboxes=sandboxes, programmed={path: one[0] for path, one in self._programmed.items()},
             mesh=self._mesh[0] if self._mesh else None, served=self._served, endpoints=endpoints,
             complete=self._complete,
         )  # fmt: skip
 
-    def _local(self) -> str:
+    def local(self) -> str:
         """This node's VXLAN address, as the others know it."""
         return p.local_of(self.tables, self._node_id) or self._address
 
@@ -223,17 +237,20 @@ class FabricWorker:
                     continue  # something before it failed in this very turn
                 try:
                     await self._act(action)
-                    self._problems.pop(p.key(action), None)
+                    if not self._fresh and (what := p.drift(action)):
+                        self.drift.note(p.network_of(action), what)
                 except FabricError as error:
                     failed.update(p.subjects(action))
                     self._complain(p.key(action), error)
         self._settle()
+        self.problems = {key: text for key, text in self.problems.items() if key in {"links", *failed}}
+        self._fresh &= bool(failed) or self._links is None
         return not failed and self._links is not None
 
     def _settle(self) -> None:
         """Containers whose namespace holds all that they need."""
         world = self.world()
-        wanted = p.Sandboxes(self.tables)
+        wanted = p.Sandboxes(self.seen)
         done = frozenset(
             path
             for task_id, path in world.sandboxes.items()
@@ -245,10 +262,10 @@ class FabricWorker:
 
     def _complain(self, key: str, error: FabricError) -> None:
         """Once, and only of what lasts: a container that ends meanwhile is no trouble."""
-        if self._problems.get(key) == str(error):
+        if self.problems.get(key) == str(error):
             return
-        log = logger.warning if key in self._problems else logger.info
-        self._problems[key] = str(error)
+        log = logger.warning if key in self.problems else logger.info
+        self.problems[key] = str(error)
         log("%s: %s", key, error)
 
     async def _act(self, action: p.Action) -> None:
@@ -321,7 +338,7 @@ class FabricWorker:
             raise FabricError(
                 f"network {network_id} is not known on this node: no task of it was assigned here"
             )
-        link = p.link_of(table, self._node_id, self._local())
+        link = p.link_of(table, self._node_id, self.local())
         seen = (self._links or {}).get(network_id)
         if seen is None or seen.link != link:
             async with self.lock(network_id):
@@ -340,7 +357,7 @@ class FabricWorker:
     async def _program_early(self, task_id: str, path: str) -> None:
         if not await self.ports.sandboxes.appeared(path, patience=PATIENCE):
             return
-        table = p.Sandboxes(self.tables).table(task_id)
+        table = p.Sandboxes(self.seen).table(task_id)
         known = self._programmed.get(path)
         if table is None or (known is not None and known[0].services == table.services):
             return
@@ -372,17 +389,20 @@ class FabricWorker:
         if not self._unsaved:
             return
         self._unsaved = False
-        tables = dict(self.tables)
+        kept = journal.KeptNetworks(tables=dict(self.tables), probe_key=self.probe_key)
         try:
-            await self._disk.work(lambda: journal.save_networks(self._disk, tables))
+            await self._disk.work(lambda: journal.save_networks(self._disk, kept))
         except OSError as error:
             logger.warning("the agent's networks cannot be saved: %s", error)
             self._unsaved = True
 
 
-async def _held(looking: Awaitable[str]) -> str:
-    """What the kernel holds; "" also where it cannot be seen."""
-    try:
-        return await looking
-    except FabricError:
-        return ""
+async def _holds(observe: Callable[[], Awaitable[str]], mark: str) -> bool:
+    """Whether the kernel holds what it should. It is asked twice: a look may fall into somebody's change."""
+    for _ in range(2):
+        try:
+            if await observe() == mark:
+                return True
+        except FabricError:
+            continue
+    return False

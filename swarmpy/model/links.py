@@ -111,6 +111,14 @@ class MeshTable:
     hosts: tuple[tuple[str, int, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Station:
+    """Somebody in a network: a container, or a node's own end of the ingress network."""
+
+    mac: str
+    address: str
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """A name asked for: lower case, without the final dot. `kind`: A, AAAA, PTR or another type's name.
