@@ -11,7 +11,7 @@ NOUN = Noun(
     (
         Verb(
             "doctor",
-            "Have all nodes look at a network (or at all), mend it, try it out, and say what is wrong",
+            "Have all nodes look at their networks and say what is wrong",
             "swarmpy.cli.net:doctor",
             args="[NETWORK]",
             count=(0, 1),
