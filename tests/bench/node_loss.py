@@ -16,6 +16,7 @@ import json
 import subprocess
 import sys
 import time
+from collections import Counter
 
 SERVICE, PORT, PATIENCE = "node-loss", 18080, 1.0
 
@@ -29,22 +30,24 @@ def swarmpy(*words: str) -> str:
     return done.stdout
 
 
-async def request(address: str) -> bool:
-    """One request on a connection of its own; whether it was answered in time."""
+async def request(address: str) -> str:
+    """One request on a connection of its own; "" for one that was answered in time, else why not."""
     try:
         async with asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_connection(address, PORT)
             writer.write(b"GET / HTTP/1.0\r\n\r\n")
             answered = (await reader.readline()).startswith(b"HTTP/1.")
             writer.close()
-            return answered
-    except (OSError, TimeoutError):
-        return False
+            return "" if answered else "no answer"
+    except TimeoutError:
+        return "timeout"
+    except OSError as error:
+        return type(error).__name__
 
 
-async def ask(address: str, rate: float, seconds: float) -> list[tuple[float, bool]]:
-    """(when it began, whether it was answered) of each request; `began` is printed first, for the killer."""
-    begun: list[tuple[float, asyncio.Task[bool]]] = []
+async def ask(address: str, rate: float, seconds: float) -> list[tuple[float, str]]:
+    """(when it began, what went wrong) of each request. The killer waits for the first line."""
+    begun: list[tuple[float, asyncio.Task[str]]] = []
     start = time.monotonic()
     print("asking", flush=True)
     while (passed := time.monotonic() - start) < seconds:
@@ -82,15 +85,12 @@ def measure(name: str, rate: float, seconds: float, victim: str, through: str) -
     finally:
         swarmpy("lab", "start", "--name", name, victim, "--what", "node")
         swarmpy(*manager, "rm", SERVICE)
-    failed = [at - killed for at, answered in found if not answered]
-    print(f"{len(found)} requests at {rate:g}/s through {through}; {victim} killed (the command took "
-          f"{over - killed:.2f} s)")  # fmt: skip
-    if failed:
-        print(
-            f"{len(failed)} failed: begun from {min(failed):+.2f} s to {max(failed):+.2f} s after the kill began"
-        )
-    else:
-        print("none failed")
+    print(f"{len(found)} requests at {rate:g}/s through {through}; {victim} killed at "
+          f"{time.strftime('%H:%M:%S', time.localtime(killed))}{f'{killed % 1:.2f}'[1:]} (the command took {over - killed:.2f} s)")  # fmt: skip
+    failed = Counter((int(4 * (at - killed)), why) for at, why in found if why)
+    print(f"{failed.total()} failed; by the quarter of a second in which they began, after the kill did:")
+    for (quarter, why), count in sorted(failed.items()):
+        print(f"  {quarter / 4:+.2f} s  {count:3}  {why}")
 
 
 def main() -> None:
