@@ -1,6 +1,7 @@
 """What others changed in the node's kernel, and was mended: kept for a while, so that somebody can be told.
 
-What belongs here: remembering. What does not: finding and mending it (fabric.py).
+What belongs here: seeing that something is not as it was left, and remembering it. What does not: mending it
+(fabric.py).
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Awaitable, Callable
 
 from swarmpy.model.examination import Mended
+from swarmpy.ports import FabricError
 
 logger = logging.getLogger(__name__)
 
@@ -35,3 +38,14 @@ class Drift:
         return tuple(
             Mended(network, what, now - at) for at, network, what in reversed(self._known) if now - at <= KEEP
         )
+
+
+async def holds(observe: Callable[[], Awaitable[str]], mark: str) -> bool:
+    """Whether the kernel holds what it should. It is asked twice: a look may fall into somebody's change."""
+    for _ in range(2):
+        try:
+            if await observe() == mark:
+                return True
+        except FabricError:
+            continue
+    return False

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 
 from swarmpy.agent import journal
-from swarmpy.agent.drift import Drift
+from swarmpy.agent.drift import Drift, holds
 from swarmpy.agent.joining import PATIENCE, Joining, Sandbox
 from swarmpy.model.fabric import Table, patched
 from swarmpy.model.links import Answer, LinkSeen, MeshTable, Question, SandboxTable
@@ -164,7 +164,7 @@ class FabricWorker:
                 await self._observe()
                 rounds = 0
             if waiting:
-                await self._verify()
+                await self._verify(whole=True)
             clean = await self._turn()
             for one in waiting:
                 if not one.done():
@@ -177,7 +177,7 @@ class FabricWorker:
                     await self._wake.wait()
             except TimeoutError:
                 rounds += 1
-                await self._verify()
+                await self._verify(whole=False)
 
     async def looked(self) -> None:
         """Look at everything at once and mend it; returns when that is done, or could not be."""
@@ -192,15 +192,17 @@ class FabricWorker:
         except FabricError as error:
             self._complain("links", error)
 
-    async def _verify(self) -> None:
-        """What was changed behind our back is programmed again."""
+    async def _verify(self, *, whole: bool) -> None:
+        """What was changed behind our back is programmed again. News cannot wait for all of it."""
         running = {one.path for one in (self._sandboxes() or {}).values()}
         for path, (_, mark) in list(self._programmed.items()):
-            held = await _holds(lambda path=path: self.ports.balancer.observe(path), mark)  # type: ignore[misc]  # mypy does not infer a default's type
+            if self._wake.is_set() and not whole:
+                return
+            held = await holds(lambda path=path: self.ports.balancer.observe(path), mark)  # type: ignore[misc]  # mypy does not infer a default's type
             if not held and path in running and self._programmed.get(path, (None, ""))[1] == mark:
                 self.drift.note("", f"the balancer of {path} was changed by others")
                 del self._programmed[path]
-        if self._mesh is not None and not await _holds(self.ports.mesh.observe, self._mesh[1]):
+        if self._mesh is not None and not await holds(self.ports.mesh.observe, self._mesh[1]):
             self.drift.note("", "the routing mesh was changed by others")
             self._mesh = None
 
@@ -395,14 +397,3 @@ class FabricWorker:
         except OSError as error:
             logger.warning("the agent's networks cannot be saved: %s", error)
             self._unsaved = True
-
-
-async def _holds(observe: Callable[[], Awaitable[str]], mark: str) -> bool:
-    """Whether the kernel holds what it should. It is asked twice: a look may fall into somebody's change."""
-    for _ in range(2):
-        try:
-            if await observe() == mark:
-                return True
-        except FabricError:
-            continue
-    return False

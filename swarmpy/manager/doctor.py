@@ -73,7 +73,7 @@ class NetDoctor:
         key = from_bytes(self._entropy.token(ENTROPY_BYTES))
         case = self._open[key] = _Case(set(nodes))
         try:
-            await self._gather(case, await self._ask(key, case, networks))
+            await self._gather(case, before, await self._ask(key, case, networks))
         finally:
             del self._open[key]
         after = await read()
@@ -98,10 +98,11 @@ class NetDoctor:
             raise Unavailable("there is no leader that could ask the nodes; try again") from None
 
     @staticmethod
-    async def _gather(case: _Case, unreached: set[str]) -> None:
+    async def _gather(case: _Case, world: Snapshot, unreached: set[str]) -> None:
+        """Wait for all reports, but not for machines that others do not hear either."""
         try:
             async with asyncio.timeout(ANSWER):
-                while case.waiting - unreached:
+                while case.waiting - unreached - _unheard(case, world):
                     case.news.clear()
                     await case.news.wait()
         except TimeoutError:
@@ -150,3 +151,9 @@ class NetDoctor:
             if key in session.networks.tables
         }
         return {"nodes": found}
+
+
+def _unheard(case: _Case, world: Snapshot) -> set[str]:
+    """The nodes that the probes of a node that reported do not hear."""
+    lost = {address for report in case.reports.values() for address in report.lost}
+    return {node.id for node in world.nodes if node.vtep in lost}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from swarmpy.cli.client import Client
 from swarmpy.lab import lab as labs
 from tests.e2e.cluster import Cluster, until
 
@@ -73,8 +74,7 @@ def test_a_healthy_cluster_is_said_to_be_and_every_node_follows_the_network(ward
     # How far the nodes are is shown to whoever asks our API, and no trouble for Docker's client.
     shown = json.loads(ward.docker("network", "inspect", "-v", NETWORK).stdout)[0]
     assert sorted(shown["Services"]) == ["patients"]
-    asked = "http://swarmpy/networks/ward?verbose=true"
-    raw = json.loads(inside(ward, "m2", "curl", "-s", "--unix-socket", "/run/swarmpy/swarmpy.sock", asked))
+    raw = Client(ward.socket("m2", "SWARMPY_HOST")).get(f"/networks/{NETWORK}", verbose="1")
     assert {(one["Name"], one["Current"]) for one in raw["Nodes"]} == {
         (name, True) for name in (*ward.managers, *ward.workers)
     }

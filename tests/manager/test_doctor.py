@@ -97,6 +97,22 @@ def test_nodes_without_a_session_are_named_at_once_and_silent_ones_after_a_while
     assert ANSWER <= in_virtual_time(mute) < ANSWER + 1
 
 
+def test_a_machine_that_its_peers_do_not_hear_is_not_waited_for() -> None:
+    async def work() -> None:
+        clinic = Clinic()
+        clinic.mute = {"node-c"}
+        whole = clinic.ward.report
+
+        def report(node_id: str, **fields: object) -> NodeReport:
+            return whole(node_id, lost=("192.0.2.3",), **fields)
+
+        clinic.ward.report = report  # type: ignore[method-assign]
+        found = await clinic.examine(NETWORK)
+        assert (found.reported, found.silent) == (("node-a", "node-b"), ("node-c",))
+
+    assert in_virtual_time(work) < 3
+
+
 def test_a_leader_that_comes_soon_is_waited_for_and_none_is_said() -> None:
     async def soon() -> None:
         clinic = Clinic()
