@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from swarmpy.adapters.overlay.identity import room_name
 from swarmpy.cli.client import Client
 from swarmpy.lab import lab as labs
 from tests.e2e.cluster import Cluster, until
@@ -81,8 +82,8 @@ def test_a_healthy_cluster_is_said_to_be_and_every_node_follows_the_network(ward
 
 
 def test_what_others_flush_is_mended_and_told(ward: Cluster) -> None:
-    space = inside(ward, "w1", "sh", "-c", "for n in /run/netns/swp-*; do ip -n ${n##*/} -4 addr show br0 | "
-                                           "grep -q 'inet 10.0.1' && echo $n; done").strip()  # fmt: skip
+    key = ward.docker("network", "inspect", "-f", "{{.Id}}", NETWORK).stdout.strip()
+    space = f"/run/netns/{room_name(key)}"
     entry = inside(
         ward, "w1", "sh", "-c", f"nsenter --net={space} bridge fdb show dev vx0 | grep -m1 dst"
     ).split()
