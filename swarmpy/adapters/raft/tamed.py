@@ -11,7 +11,7 @@ import socket
 _inet_ntop = socket.inet_ntop
 
 import pysyncobj  # noqa: E402  between taking the function and putting it back
-import pysyncobj.pickle  # noqa: E402
+import pysyncobj.pickle  # noqa: E402  likewise
 
 socket.inet_ntop = _inet_ntop
 
