@@ -27,8 +27,10 @@ from swarmpy.adapters.interfaces import usable_interfaces
 from swarmpy.adapters.ipvs import IpvsBalancer
 from swarmpy.adapters.nftables import NftBalancer, NftGuard, NftMesh
 from swarmpy.adapters.overlay import KernelOverlay
+from swarmpy.adapters.prober import UdpProber
 from swarmpy.adapters.raft.node import RaftLog
 from swarmpy.adapters.sandboxes import MountWatch
+from swarmpy.adapters.trials import KernelTrials
 from swarmpy.adapters.wire import TlsWire
 from swarmpy.adapters.wire.bootstrap import bootstrap_call, fetch_bundle
 from swarmpy.adapters.xfrm import KernelCipher
@@ -74,6 +76,8 @@ class RealTools:
             cipher=KernelCipher(),
             names=NameServers(),
             driver=NetworkDriver(),
+            prober=UdpProber(),
+            trials=KernelTrials(),
         )
 
     def interfaces(self) -> Sequence[Interface]:

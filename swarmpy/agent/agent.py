@@ -13,9 +13,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from swarmpy.agent import journal
+from swarmpy.agent.doctor import Examined
 from swarmpy.agent.fabric import FabricWorker
 from swarmpy.agent.logs import LogSender
 from swarmpy.agent.plumber import AgentPlumber
+from swarmpy.agent.probing import Probing
 from swarmpy.agent.session import NodeRemovedError, Session
 from swarmpy.agent.worker import Worker
 from swarmpy.model import messages as m
@@ -122,8 +124,12 @@ class Agent:
             self._worker.statuses,
         )
         self._fabric: FabricWorker | None = None
+        self._probing: Probing | None = None
+        self._doctor: Examined | None = None
         if fabric is not None:
             self._fabric = self._weave(fabric, disk, address)
+            self._probing = self._ask_about(self._fabric, entropy)
+            self._doctor = Examined(node_id, wire, engine, self._fabric, self._probing)
         self._features: frozenset[str] = frozenset()
         self._address = address
         self._worker.managers = lambda: tuple(m.Manager(*one) for one in self._session.managers)
@@ -158,6 +164,12 @@ class Agent:
         worker.wires, worker.is_wired, worker.on_containers = fabric.wires, fabric.is_wired, fabric.look
         return fabric
 
+    def _ask_about(self, fabric: FabricWorker, entropy: Entropy) -> Probing:
+        """The questions to other nodes, beside the network."""
+        probing = Probing(fabric.ports.prober, entropy, fabric.local, lambda: fabric.tables, fabric.without)
+        self._session.lost = lambda: probing.lost
+        return probing
+
     async def start(self) -> None:
         """Adopt what runs, and take part. Raises OSError."""
         if self._fabric is not None:
@@ -177,6 +189,9 @@ class Agent:
         ]
         if self._fabric is not None:
             self._tasks.append(asyncio.create_task(_for_ever(self._fabric.run), name="fabric"))
+        if self._probing is not None and self._fabric is not None:
+            self._probing.know(self._fabric.probe_key)
+            self._tasks.append(asyncio.create_task(_for_ever(self._probing.run), name="probing"))
 
     @staticmethod
     async def _probe(ports: FabricPorts) -> frozenset[str]:
@@ -198,6 +213,9 @@ class Agent:
         if self._fabric is not None:
             await self._fabric.ports.driver.stop()
             await self._fabric.ports.names.stop()
+            await self._fabric.ports.prober.stop()
+        if self._doctor is not None:
+            await self._doctor.stop()
 
     async def wipe(self) -> None:
         """Stop and remove every container of the cluster on this node; the session ends first."""
@@ -240,17 +258,28 @@ class Agent:
                     self._fabric.take(message)
                     self._worker.networks.stale |= message.full or bool(message.removed)
                     self._worker.wake()
+                    if self._probing is not None:
+                        self._probing.look()
                 else:
                     self._session.applied(message.seq)
             case m.Welcome() | m.Cluster():
-                if self._fabric is not None and isinstance(message, m.Welcome):
-                    self._fabric.begin_session()
+                if isinstance(message, m.Welcome):
+                    self._welcomed(message)
                 self._worker.save_soon()
                 self._on_cluster(message)
             case m.LogsWanted():
                 self._logs.begin(message)
             case m.LogsDone():
                 self._logs.end(message.subscription)
+            case m.Examine():
+                if self._doctor is not None:
+                    self._doctor.begin(message)
+
+    def _welcomed(self, message: m.Welcome) -> None:
+        if self._fabric is not None:
+            self._fabric.begin_session(message.probe_key)
+        if self._probing is not None:
+            self._probing.know(message.probe_key)
 
     async def _describe(self) -> None:
         while True:

@@ -11,19 +11,21 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 
 from swarmpy.agent import journal
-from swarmpy.agent.fence import Fence, mark_of
+from swarmpy.agent.drift import Drift, holds
+from swarmpy.agent.fence import Fence
 from swarmpy.agent.joining import PATIENCE, Joining, Sandbox
 from swarmpy.model.fabric import Table, patched
 from swarmpy.model.links import Answer, LinkSeen, MeshTable, Question, SandboxTable
 from swarmpy.model.messages import Networks
-from swarmpy.model.specs import template_view
 from swarmpy.plan import fabric as p
 from swarmpy.plan import guarding
 from swarmpy.plan.container import Wire
 from swarmpy.plan.engine import LocalTask
-from swarmpy.plan.names import Resolver
+from swarmpy.plan.names import Resolver, upstreams
+from swarmpy.plan.probing import reachable
 from swarmpy.ports import Disk, FabricError, FabricPorts
 
 logger = logging.getLogger(__name__)
@@ -56,8 +58,7 @@ class FabricWorker:
         self._node_id, self._address, self.ports, self._disk = node_id, address, ports, disk
         self._sandboxes, self._tasks, self._wired, self._applied = sandboxes, tasks, wired, applied
         self.tables: dict[str, Table] = {}
-        self._complete = False
-        self._seq = self._session = 0
+        self._complete, self._seq, self._session = False, 0, 0
         self._links: dict[str, LinkSeen] | None = None
         self._programmed: dict[str, tuple[SandboxTable, str]] = {}
         self._mesh: tuple[MeshTable, str] | None = None
@@ -65,21 +66,23 @@ class FabricWorker:
         """Whether the kernel surely has no other mesh: an earlier life may have left one."""
         self._served: dict[str, tuple[str, ...]] = {}
         self._fence = Fence(ports)
-        self._joining = Joining()
-        self._early: set[asyncio.Task[None]] = set()
-        self._done_with: frozenset[str] = frozenset()
+        self._joining, self._early = Joining(), set[asyncio.Task[None]]()
+        self._done_with = frozenset[str]()
         self._resolver: Resolver | None = None
         self._wake = asyncio.Event()
-        self._unsaved = False
-        self._problems: dict[str, str] = {}
+        self._unsaved, self._fresh = False, True
+        self.problems: dict[str, str] = {}
+        self.drift, self.probe_key, self._lost = Drift(), b"", frozenset[str]()
+        self._seen: dict[str, Table] | None = None
+        self._waiting: list[asyncio.Future[None]] = []
         self._locks: dict[str, asyncio.Lock] = {}
         ports.names.begin(self.resolve)
 
     # ------------------------------------------------------------ what is wanted
 
-    def remember(self, tables: Mapping[str, Table]) -> None:
+    def remember(self, kept: journal.KeptNetworks) -> None:
         """Begin with what was known before the restart."""
-        self.tables = dict(tables)
+        self.tables, self.probe_key = dict(kept.tables), kept.probe_key
         self._changed()
 
     def take(self, message: Networks) -> None:
@@ -95,10 +98,24 @@ class FabricWorker:
         self._unsaved = True
         self._changed()
 
-    def begin_session(self) -> None:
+    def begin_session(self, probe_key: bytes) -> None:
         """Sequence numbers begin anew."""
         self._seq = 0
         self._session += 1
+        self._unsaved |= self.probe_key != probe_key
+        self.probe_key = probe_key
+
+    def without(self, lost: frozenset[str]) -> None:
+        """Tasks on the nodes with these addresses get no traffic from here."""
+        self._lost = lost
+        self._changed()
+
+    @property
+    def seen(self) -> dict[str, Table]:
+        """The tables as this node uses them: without the nodes that do not answer it."""
+        if self._seen is None:
+            self._seen = {key: reachable(table, self._lost) for key, table in self.tables.items()}
+        return self._seen
 
     def abandon(self) -> None:
         """Nothing is wanted any more."""
@@ -106,7 +123,8 @@ class FabricWorker:
         self._changed()
 
     def _changed(self) -> None:
-        self._resolver = None
+        self._resolver = self._seen = None
+        self._fresh = True
         self.ports.names.changed()
         self.look()
 
@@ -131,16 +149,8 @@ class FabricWorker:
     def resolve(self, question: Question) -> Answer:
         """The answer to a question of one of the node's containers."""
         if self._resolver is None:
-            self._resolver = Resolver(self.tables, self._upstreams())
+            self._resolver = Resolver(self.seen, upstreams(self._tasks().values()))
         return self._resolver.answer(question)
-
-    def _upstreams(self) -> dict[str, tuple[str, ...]]:
-        found: dict[str, tuple[str, ...]] = {}
-        for task_id, local in self._tasks().items():
-            dns = template_view(local.assigned.template).container.dns_config
-            if dns is not None and dns.nameservers:
-                found[task_id] = dns.nameservers
-        return found
 
     # ------------------------------------------------------------ the loop
 
@@ -160,10 +170,16 @@ class FabricWorker:
         while True:
             self._wake.clear()
             seq, session = self._seq, self._session
-            if self._links is None or rounds >= LOOK_ROUND:
+            waiting, self._waiting = self._waiting, []
+            if waiting or self._links is None or rounds >= LOOK_ROUND:
                 await self._observe()
                 rounds = 0
+            if waiting:
+                await self._verify(whole=True)
             clean = await self._turn()
+            for one in waiting:
+                if not one.done():
+                    one.set_result(None)
             if clean and seq and session == self._session:
                 self._applied(seq)
             await self._save()
@@ -175,27 +191,34 @@ class FabricWorker:
                 rounds += 1
                 await self._fence.verify_guard()
                 if rounds % VERIFY_ROUND == 0:
-                    await self._verify()
+                    await self._verify(whole=False)
+
+    async def looked(self) -> None:
+        """Look at everything at once and mend it; returns when that is done, or could not be."""
+        self._waiting.append(done := asyncio.get_running_loop().create_future())
+        self.look()
+        await done
 
     async def _observe(self) -> None:
         try:
             self._links = dict(await self.ports.overlay.observe())
+            self.problems.pop("links", None)
         except FabricError as error:
             self._complain("links", error)
 
-    async def _verify(self) -> None:
-        """What was changed behind our back is programmed again."""
+    async def _verify(self, *, whole: bool) -> None:
+        """What was changed behind our back is programmed again. News cannot wait for all of it."""
         running = {one.path for one in (self._sandboxes() or {}).values()}
         for path, (_, mark) in list(self._programmed.items()):
-            held = await mark_of(self.ports.balancer.observe(path))
-            if held != mark and path in running and self._programmed.get(path, (None, ""))[1] == mark:
-                logger.info("the balancer of %s is not as it was programmed: mending it", path)
+            if self._wake.is_set() and not whole:
+                return
+            held = await holds(partial(self.ports.balancer.observe, path), mark)
+            if not held and path in running and self._programmed.get(path, (None, ""))[1] == mark:
+                self.drift.note("", f"the balancer of {path} was changed by others")
                 del self._programmed[path]
-        if self._mesh is not None:
-            mark = self._mesh[1]
-            if await mark_of(self.ports.mesh.observe()) != mark:
-                logger.info("the routing mesh is not as it was programmed: mending it")
-                self._mesh, self._mesh_known = None, False
+        if self._mesh is not None and not await holds(self.ports.mesh.observe, self._mesh[1]):
+            self.drift.note("", "the routing mesh was changed by others")
+            self._mesh, self._mesh_known = None, False
         await self._fence.verify_cipher()
 
     def world(self) -> p.World:
@@ -203,28 +226,22 @@ class FabricWorker:
         now = asyncio.get_running_loop().time()
         known = self._sandboxes()
         sandboxes = {key: one.path for key, one in (known or {}).items()}
-        paths = set(sandboxes.values())
-        if known is not None:
-            kept = paths | self._joining.paths(now)
-            self._programmed = {path: one for path, one in self._programmed.items() if path in kept}
         endpoints = None
         if known is not None:
+            paths = {*sandboxes.values(), *self._joining.paths(now)}
+            self._programmed = {key: one for key, one in self._programmed.items() if key in paths}
             endpoints = frozenset(end for one in known.values() for end in one.endpoints)
-            foreign = {
-                key
-                for link in (self._links or {}).values()
-                for key, plug in link.plugs.items()
-                if not plug.task_id
-            }
-            endpoints |= foreign | self._joining.endpoints(now)
+            plugs = (item for link in (self._links or {}).values() for item in link.plugs.items())
+            endpoints |= {key for key, plug in plugs if not plug.task_id}
+            endpoints |= self._joining.endpoints(now)
         return p.World(
-            node_id=self._node_id, local=self._local(), tables=self.tables, links=self._links,
+            node_id=self._node_id, local=self.local(), tables=self.seen, links=self._links,
             sandboxes=sandboxes, programmed={path: one[0] for path, one in self._programmed.items()},
             mesh=self._mesh[0] if self._mesh else None, mesh_known=self._mesh_known,
             served=self._served, endpoints=endpoints, fenced=self._fence.seen(), complete=self._complete,
         )  # fmt: skip
 
-    def _local(self) -> str:
+    def local(self) -> str:
         """This node's VXLAN address, as the others know it."""
         return p.local_of(self.tables, self._node_id) or self._address
 
@@ -237,17 +254,20 @@ class FabricWorker:
                     continue  # something before it failed in this very turn
                 try:
                     await self._act(action)
-                    self._problems.pop(p.key(action), None)
+                    if not self._fresh and (what := p.drift(action)):
+                        self.drift.note(p.network_of(action), what)
                 except FabricError as error:
                     failed.update(p.subjects(action))
                     self._complain(p.key(action), error)
         self._settle()
+        self.problems = {key: text for key, text in self.problems.items() if key in {"links", *failed}}
+        self._fresh &= bool(failed) or self._links is None
         return not failed and self._links is not None
 
     def _settle(self) -> None:
         """Containers whose namespace holds all that they need."""
         world = self.world()
-        wanted = p.Sandboxes(self.tables)
+        wanted = p.Sandboxes(self.seen)
         done = frozenset(
             path
             for task_id, path in world.sandboxes.items()
@@ -259,10 +279,10 @@ class FabricWorker:
 
     def _complain(self, key: str, error: FabricError) -> None:
         """Once, and only of what lasts: a container that ends meanwhile is no trouble."""
-        if self._problems.get(key) == str(error):
+        if self.problems.get(key) == str(error):
             return
-        log = logger.warning if key in self._problems else logger.info
-        self._problems[key] = str(error)
+        log = logger.warning if key in self.problems else logger.info
+        self.problems[key] = str(error)
         log("%s: %s", key, error)
 
     async def _act(self, action: p.Action) -> None:
@@ -338,7 +358,7 @@ class FabricWorker:
             raise FabricError(
                 f"network {network_id} is not known on this node: no task of it was assigned here"
             )
-        link = p.link_of(table, self._node_id, self._local())
+        link = p.link_of(table, self._node_id, self.local())
         seen = (self._links or {}).get(network_id)
         if seen is None or seen.link != link:
             for first in guarding.before(self.tables, link.local, self._fence.seen()):
@@ -359,7 +379,7 @@ class FabricWorker:
     async def _program_early(self, task_id: str, path: str) -> None:
         if not await self.ports.sandboxes.appeared(path, patience=PATIENCE):
             return
-        table = p.Sandboxes(self.tables).table(task_id)
+        table = p.Sandboxes(self.seen).table(task_id)
         known = self._programmed.get(path)
         if table is None or (known is not None and known[0].services == table.services):
             return
@@ -391,9 +411,9 @@ class FabricWorker:
         if not self._unsaved:
             return
         self._unsaved = False
-        tables = dict(self.tables)
+        kept = journal.KeptNetworks(tables=dict(self.tables), probe_key=self.probe_key)
         try:
-            await self._disk.work(lambda: journal.save_networks(self._disk, tables))
+            await self._disk.work(lambda: journal.save_networks(self._disk, kept))
         except OSError as error:
             logger.warning("the agent's networks cannot be saved: %s", error)
             self._unsaved = True

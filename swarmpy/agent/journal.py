@@ -47,25 +47,27 @@ class KeptNetworks(msgspec.Struct, frozen=True, kw_only=True):
     connected while no manager is there."""
 
     tables: dict[str, Table] = {}
+    probe_key: bytes = b""
+    """So that a node that restarts while no manager is there still answers the others."""
 
 
-def load_networks(disk: Disk) -> dict[str, Table]:
-    """The tables kept; none where there is no file or it is damaged: the leader sends them again."""
+def load_networks(disk: Disk) -> KeptNetworks:
+    """What was kept; nothing where there is no file or it is damaged: the leader sends it again."""
     try:
-        return codec.decode(KeptNetworks, disk.read(NETWORKS)).tables
+        return codec.decode(KeptNetworks, disk.read(NETWORKS))
     except FileNotFoundError:
-        return {}
+        return KeptNetworks()
     except (codec.CodecError, OSError) as error:
         logger.warning("the agent's networks cannot be read (%s): the leader sends them again", error)
-        return {}
+        return KeptNetworks()
 
 
-def save_networks(disk: Disk, tables: dict[str, Table]) -> None:
+def save_networks(disk: Disk, kept: KeptNetworks) -> None:
     """Keep them, durably, but for the secrets of encrypted networks: the kernel has what it made of these
     until the machine goes down, and after that a manager has to tell them again. Raises OSError."""
-    kept = {key: replace(table, keys=(), sending=0) for key, table in tables.items()}
+    tables = {key: replace(table, keys=(), sending=0) for key, table in kept.tables.items()}
     disk.mkdir(FOLDER)
-    disk.replace(NETWORKS, codec.encode(KeptNetworks(tables=kept)))
+    disk.replace(NETWORKS, codec.encode(replace(kept, tables=tables)))
 
 
 def load(disk: Disk) -> Memory:

@@ -64,6 +64,7 @@ class Session:
         self._describe, self._on_message, self._all_statuses = describe, on_message, all_statuses
         self.managers = managers
         self.connected = False
+        self.lost: Callable[[], tuple[str, ...]] = tuple
         self._pending: dict[str, TaskStatus] = {}
         self._sent: dict[int, dict[str, TaskStatus]] = {}
         self._number = 0
@@ -196,7 +197,7 @@ class Session:
                 if loop.time() - self._heard > SILENCE * self._beat:
                     logger.info("the leader is silent: looking for another")
                     break
-                await channel.send(m.to_body(m.Beat(seq=self._seq)))
+                await channel.send(m.to_body(m.Beat(seq=self._seq, lost=self.lost())))
 
     async def _reports(self, channel: Channel) -> None:
         async with _ending(channel):

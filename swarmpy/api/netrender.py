@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from swarmpy.api.render import Json, instant
+from swarmpy.model.examination import Held
+from swarmpy.model.fabric import digest
 from swarmpy.model.objects import Attachment, Network, Subnet
 from swarmpy.model.specs import VNI_OPTION, IPAMConfig
 from swarmpy.plan import tables
+from swarmpy.ports import Examination
 from swarmpy.state.snapshot import Snapshot
 
 
@@ -87,6 +90,50 @@ def services(world: Snapshot, item: Network) -> Json:
             ],
         }
     return shown
+
+
+def followers(world: Snapshot, item: Network, told: Mapping[str, Held]) -> list[Json]:
+    """How far each node that carries the network follows it (swarmpy's own key: Docker's client skips it):
+    the digest of the table that it was told, whether that is the present one, and the cluster's version up to
+    which its kernel is known to be as told. A node without a session has no digest."""
+    present = digest(tables.table(world, item))
+    shown: list[Json] = []
+    for node in world.nodes:
+        held = told.get(node.id)
+        if held is not None or item.id in tables.of_node(world, node.id):
+            shown.append(
+                {
+                    "ID": node.id,
+                    "Name": node.description.hostname,
+                    "Digest": held.digest if held is not None else "",
+                    "Current": held is not None and held.digest == present,
+                    "Version": held.version if held is not None else 0,
+                }
+            )
+    return shown
+
+
+def examination(world: Snapshot, found: Examination) -> Json:
+    """What `net doctor` says."""
+
+    def nodes(ids: tuple[str, ...]) -> list[Json]:
+        known = [(one, world.nodes.get(one)) for one in ids]
+        return [{"id": one, "name": node.description.hostname if node else ""} for one, node in known]
+
+    return {
+        "healthy": found.healthy,
+        "networks": [
+            {"id": one, "name": known.name if (known := world.networks.get(one)) else ""}
+            for one in found.networks
+        ],
+        "reported": nodes(found.reported),
+        "silent": nodes(found.silent),
+        "tried": found.tried,
+        "findings": [
+            {"kind": one.kind, "node": one.node, "network": one.network, "what": one.what, "help": one.help}
+            for one in found.findings
+        ],
+    }
 
 
 def attachments(world: Snapshot, places: tuple[Attachment, ...]) -> list[Json]:

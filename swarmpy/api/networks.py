@@ -96,6 +96,7 @@ class Networks:
         shown["Peers"] = netrender.peers(world, item)
         if verbose:
             shown["Services"] = netrender.services(world, item)
+            shown["Nodes"] = netrender.followers(world, item, await self._site.control().told(item.id))
         return render.respond(shown)
 
     async def _of_the_node(self, name: str) -> web.Response:

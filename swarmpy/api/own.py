@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from swarmpy import __version__
-from swarmpy.api import body, refs, render
+from swarmpy.api import body, netrender, refs, render
 from swarmpy.api.engine import EngineAbsentError
 from swarmpy.api.errors import HttpError
 from swarmpy.api.site import Route, Site
@@ -36,6 +36,7 @@ class Own:
             ("GET", "/swarmpy/v1/explain", self.explain),
             ("GET", "/swarmpy/v1/services/{id}/progress", self.progress),
             ("POST", "/swarmpy/v1/address-pools", self.add_pools),
+            ("GET", "/swarmpy/v1/net/doctor", self.doctor),
         ]
 
     async def status(self, _request: web.Request) -> web.Response:
@@ -94,6 +95,14 @@ class Own:
         asked = body.convert(_Pools, await body.read_object(request))
         await self._site.submit(AddPools(request_id=self._site.request_id(request), pools=asked.add))
         return web.Response()
+
+    async def doctor(self, request: web.Request) -> web.Response:
+        """Examine the network ?network=, or all: the nodes look at them, mend and try them."""
+        control = self._site.control()
+        world = await control.world()
+        name = request.query.get("network", "")
+        asked = (refs.network(world, name).id,) if name else ()
+        return render.respond(netrender.examination(world, await control.examine(asked)))
 
     async def progress(self, request: web.Request) -> web.Response:
         """How far a service's tasks are, counted in one consistent world."""

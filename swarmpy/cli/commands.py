@@ -13,6 +13,7 @@ from swarmpy.cli.values import STRING, SWITCH
 
 NOUNS = {
     "network": ("Manage networks", "swarmpy.cli.network_table"),
+    "net": ("Look after the cluster's network", "swarmpy.cli.net_table"),
     "node": ("Manage the cluster's nodes", "swarmpy.cli.node_table"),
     "service": ("Manage services", "swarmpy.cli.service_table"),
     "swarm": ("Manage the cluster (Docker's words)", "swarmpy.cli.swarm_table"),

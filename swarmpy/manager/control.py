@@ -15,17 +15,20 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from swarmpy.manager.doctor import NetDoctor
 from swarmpy.manager.logs import LogBroker
 from swarmpy.manager.store import Store
 from swarmpy.manager.writer import Writer
 from swarmpy.model import codec
 from swarmpy.model.commands import AnyCommand, Result, decode_command
 from swarmpy.model.errors import Ambiguous, Refusal, Unavailable, refusal_from
+from swarmpy.model.examination import Held
 from swarmpy.model.ids import ENTROPY_BYTES, from_bytes, node_of
 from swarmpy.plan.explain import explain
 from swarmpy.ports import (
     Body,
     Entropy,
+    Examination,
     Log,
     LogError,
     LogQuery,
@@ -59,10 +62,17 @@ class ManagerControl:
     """See the file's charter."""
 
     def __init__(
-        self, log: Log, store: Store, writer: Writer, wire: Wire, entropy: Entropy, broker: LogBroker
+        self,
+        log: Log,
+        store: Store,
+        writer: Writer,
+        wire: Wire,
+        entropy: Entropy,
+        broker: LogBroker,
+        doctor: NetDoctor,
     ) -> None:
         self._log, self._store, self._writer = log, store, writer
-        self._wire, self._entropy, self._broker = wire, entropy, broker
+        self._wire, self._entropy, self._broker, self._doctor = wire, entropy, broker, doctor
 
     # ------------------------------------------------------------ ports.Control
 
@@ -128,6 +138,14 @@ class ManagerControl:
         """Why tasks run where they run or do not."""
         result: Mapping[str, Any] = msgspec.to_builtins(explain(world, reference))
         return result
+
+    async def examine(self, networks: tuple[str, ...]) -> Examination:
+        """Have the nodes look at their networks."""
+        return await self._doctor.examine(self.world, networks)
+
+    async def told(self, network_id: str) -> Mapping[str, Held]:
+        """How far each node follows a network."""
+        return await self._doctor.told(network_id)
 
     # ------------------------------------------------------------ served to other managers
 

@@ -23,6 +23,7 @@ from swarmpy.model.commands import AnyCommand, ObserveNode, ReportTasks, Result
 from swarmpy.model.errors import Refusal
 from swarmpy.model.lifecycle import NodeState, TaskState
 from swarmpy.model.objects import Node, Task
+from swarmpy.pki.probes import probe_key
 from swarmpy.ports import Body, Channel, Clock, RefusedError, WireError
 from swarmpy.state.snapshot import Snapshot
 
@@ -79,6 +80,8 @@ class Session:
     """Whether the node was recorded as ready for this session."""
     cluster: m.Cluster | None = None
     networks: Told = field(default_factory=Told)
+    lost: tuple[str, ...] = ()
+    """Addresses of nodes that this one does not hear; nothing but told."""
     outbox: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def send(self, message: m.Down) -> None:
@@ -237,6 +240,7 @@ class Dispatcher:
             await self._observe(session.node_id, NodeState.READY, "")
         match message:
             case m.Beat():
+                _tell_of_lost(session, message.lost)
                 await session.send(m.Acknowledged(number=0))  # so that the agent notices a silent leader
             case m.Applied():
                 session.networks.applied(message.seq)
@@ -277,6 +281,7 @@ class Dispatcher:
             node_role=node.role.word if node else "worker",
             managers=managers_of(world),
             root_cert=world.cluster.root_cert if world.cluster else "",
+            probe_key=probe_key(world.cluster.root_key) if world.cluster else b"",
         )
 
     def _cluster_message(self, world: Snapshot, node: Node) -> m.Cluster:
@@ -330,6 +335,13 @@ class Dispatcher:
 async def _close(channel: Channel) -> None:
     with suppress(WireError):
         await channel.close()
+
+
+def _tell_of_lost(session: Session, lost: tuple[str, ...]) -> None:
+    """For whoever reads the log: a partition between two nodes is seen by nobody else."""
+    if lost != session.lost:
+        session.lost = lost
+        logger.info("node %s does not hear: %s", session.node_id, ", ".join(lost) or "nobody any more")
 
 
 def differs(new: m.Assigned, old: m.Assigned | None) -> bool:

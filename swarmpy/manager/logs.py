@@ -219,7 +219,7 @@ class LogBroker:
         sessions = self.sessions()
         if "done" in body:
             done = m.LogsDone(subscription=str(body["done"]))
-            await self._tell_all({str(node): done for node in body.get("nodes", ())}, sessions)
+            await self.tell_all({str(node): done for node in body.get("nodes", ())}, sessions)
             return {}
         wanted: dict[str, m.Down] = {
             str(node): m.LogsWanted(
@@ -230,9 +230,9 @@ class LogBroker:
             )
             for node, tasks in body["nodes"].items()
         }
-        return {"missing": await self._tell_all(wanted, sessions)}
+        return {"missing": await self.tell_all(wanted, sessions)}
 
-    async def _tell_all(self, wanted: Mapping[str, m.Down], sessions: Mapping[str, Session]) -> list[str]:
+    async def tell_all(self, wanted: Mapping[str, m.Down], sessions: Mapping[str, Session]) -> list[str]:
         """Tell each node its message, all at once; who was not reached in time.
 
         A message that a slow session has not taken by then may still arrive: sending is never broken off in

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from swarmpy.manager.certificates import CertificateService
 from swarmpy.manager.control import ManagerControl
 from swarmpy.manager.dispatcher import Dispatcher, managers_of
+from swarmpy.manager.doctor import NetDoctor
 from swarmpy.manager.logs import LogBroker
 from swarmpy.manager.roles import RoleService
 from swarmpy.manager.store import Store
@@ -71,7 +72,14 @@ class Manager:
         self._certificates = CertificateService(submit, self._world, clock, entropy)
         self._broker = LogBroker(store, entropy, address, self._call_leader)
         self._broker.sessions = lambda: self._dispatcher.sessions
-        self.control = ManagerControl(log, store, self._writer, wire, entropy, self._broker)
+        self._doctor = NetDoctor(
+            entropy,
+            address,
+            self._call_leader,
+            lambda wanted: self._broker.tell_all(wanted, self._dispatcher.sessions),
+        )
+        self._doctor.sessions = lambda: self._dispatcher.sessions
+        self.control = ManagerControl(log, store, self._writer, wire, entropy, self._broker, self._doctor)
         self._task: asyncio.Task[None] | None = None
         self._unwatch: Callable[[], None] | None = None
 
@@ -96,6 +104,9 @@ class Manager:
         on_call("control.status", self._for_managers(self.control.serve_status))
         on_call("control.join_raft", self._for_managers(self._roles.join_raft))
         on_call("logs.subscribe", self._for_managers(self._broker.serve_subscribe))
+        on_call("net.examine", self._leading(self._doctor.serve_examine))
+        on_call("net.told", self._leading(self._doctor.serve_told))
+        on_call("net.report", self._doctor.serve_report)
         on_call("cluster.managers", self._managers)
         on_call("node.leave", self._leading(self._leave))
         on_call("node.probe", _probe)
@@ -257,7 +268,9 @@ class Manager:
         status = self._log.status()
         if status.leader == self._seat:
             local: dict[str, Callable[[Peer, Body], Awaitable[Body]]] = {
-                "logs.subscribe": self._broker.serve_subscribe
+                "logs.subscribe": self._broker.serve_subscribe,
+                "net.examine": self._doctor.serve_examine,
+                "net.told": self._doctor.serve_told,
             }
             return await local[method](Peer(node_of(self._seat), "manager", "", ""), body)
         address = self._leader_address(status)

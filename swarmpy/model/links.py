@@ -111,6 +111,14 @@ class MeshTable:
     hosts: tuple[tuple[str, int, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Station:
+    """Somebody in a network: a container, or a node's own end of the ingress network."""
+
+    mac: str
+    address: str
+
+
 @dataclass(frozen=True, slots=True)
 class GuardTable:
     """Who may speak to this node's VXLAN ports: `peers`, the other nodes' addresses (sorted). `local` is its

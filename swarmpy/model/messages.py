@@ -61,9 +61,11 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
-    """I live. `seq` is the last assignment sequence number applied."""
+    """I live. `seq` is the last assignment sequence number applied; `lost`: underlay addresses of nodes that
+    this one does not hear any more, for people to know."""
 
     seq: int
+    lost: tuple[str, ...] = ()
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True, tag="applied"):
@@ -95,6 +97,8 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
     node_role: str
     managers: tuple[Manager, ...]
     root_cert: str = ""
+    probe_key: bytes = b""
+    """With which nodes seal their questions to each other (pki/probes)."""
 
 
 class Assignments(msgspec.Struct, frozen=True, kw_only=True, tag="assignments"):
@@ -151,6 +155,15 @@ class LogsDone(msgspec.Struct, frozen=True, kw_only=True, tag="logs-done"):
     subscription: str
 
 
+class Examine(msgspec.Struct, frozen=True, kw_only=True, tag="examine"):
+    """Look at your networks now (all of them where none is named), and report to the manager at `address`
+    with `net.report`."""
+
+    examination: str
+    address: str
+    networks: tuple[str, ...] = ()
+
+
 class Goodbye(msgspec.Struct, frozen=True, kw_only=True, tag="goodbye"):
     """The leader ends the session: `removed` means that the node is no longer a member."""
 
@@ -159,7 +172,7 @@ class Goodbye(msgspec.Struct, frozen=True, kw_only=True, tag="goodbye"):
 
 
 Up = Beat | Applied | Statuses | Describe
-Down = Welcome | Assignments | Networks | Acknowledged | Cluster | LogsWanted | LogsDone | Goodbye
+Down = Welcome | Assignments | Networks | Acknowledged | Cluster | LogsWanted | LogsDone | Examine | Goodbye
 
 
 def to_body(message: msgspec.Struct) -> dict[str, Any]:

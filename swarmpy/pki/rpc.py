@@ -91,6 +91,7 @@ _ROWS = (
     Rule("node.leave", "call", _NODES, own_node=True, max_body=4 * KIB),
     Rule("session", "channel", _NODES, own_node=True, max_body=16 * MIB, max_reply=16 * MIB),
     Rule("logs.publish", "channel", _NODES, own_node=True, max_body=1 * MIB),
+    Rule("net.report", "call", _NODES, own_node=True, max_body=1 * MIB, max_reply=1 * KIB),
     # Managers among themselves.
     Rule("raft", "channel", _MANAGERS, max_body=16 * MIB, max_reply=16 * MIB),
     Rule("control.submit", "call", _MANAGERS, max_body=4 * MIB, max_reply=16 * MIB),
@@ -99,6 +100,8 @@ _ROWS = (
     Rule("control.join_raft", "call", _MANAGERS, own_node=True, max_body=4 * KIB),
     Rule("logs.subscribe", "call", _MANAGERS, max_body=64 * KIB),
     Rule("logs.read", "channel", _MANAGERS, max_body=1 * MIB),
+    Rule("net.examine", "call", _MANAGERS, max_body=4 * MIB),
+    Rule("net.told", "call", _MANAGERS, max_body=1 * KIB, max_reply=4 * MIB),
     # The leader dials a new manager's advertised address back, to see that it answers as that node.
     Rule("node.probe", "call", _MANAGERS, max_body=1 * KIB, max_reply=1 * KIB),
 )

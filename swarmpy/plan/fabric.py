@@ -368,3 +368,16 @@ def key(action: Action) -> str:
         case Guard() | Cipher() | Mesh():
             return kind
     return f"{kind} {network_of(action)}"
+
+
+def drift(action: Action) -> str:
+    """What had become of the kernel where the action was needed though no table had changed; "" for what may
+    be needed at any time."""
+    match action:
+        case Ensure():
+            return "its links were damaged"
+        case Forward(_, add, remove):
+            return f"{len(add)} forwarding entries were missing or wrong, {len(remove)} too many"
+        case Drop():
+            return "links that no task needs were there"
+    return ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from swarmpy.model.commands import AnyCommand, Result
+from swarmpy.model.examination import Finding, Held
 from swarmpy.ports.engine import LogQuery
 from swarmpy.state.snapshot import Snapshot
 
@@ -32,6 +33,23 @@ class TaskLogFrame:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What came of examining networks: their ids, ids of the nodes that reported and of those that did not,
+    how many ways between nodes were tried, and the findings."""
+
+    networks: tuple[str, ...]
+    reported: tuple[str, ...]
+    silent: tuple[str, ...]
+    tried: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing is wrong."""
+        return all(one.kind != "problem" for one in self.findings)
+
+
 class Control(Protocol):
     """The control plane, on any manager: follower or leader makes no difference to the caller.
 
@@ -55,6 +73,12 @@ class Control(Protocol):
 
     def explain(self, world: Snapshot, reference: str) -> Mapping[str, Any]:
         """Why tasks run where they run or do not: see plan/explain."""
+
+    async def examine(self, networks: tuple[str, ...]) -> Examination:
+        """Have the nodes look at these networks (full ids; all where none is named), mend and try them."""
+
+    async def told(self, network_id: str) -> Mapping[str, Held]:
+        """How far each node follows a network, by node id."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from swarmpy.model.links import (
     Plug,
     Question,
     SandboxTable,
+    Station,
 )
 
 
@@ -212,6 +213,42 @@ class Names(Protocol):
         """Serve nothing any more."""
 
 
+Heard = Callable[[str, int, int], None]
+"""(peer's address, the question's number, bytes of the question's datagram): it was answered."""
+
+
+class Prober(Protocol):
+    """Questions to other nodes on the underlay, and answers to theirs. Only nodes that have the key ask and
+    answer; nobody else can make an answer up, nor use an old one again where numbers are not."""
+
+    def begin(self, heard: Heard) -> None:
+        """Tell of answers from now on, in the event loop."""
+
+    async def serve(self, local: str, port: int, key: bytes) -> None:
+        """Ask and answer from that address; what was served before ends. Raises FabricError."""
+
+    def ask(self, peer: str, number: int, size: int = 0) -> None:
+        """Send one question, at least `size` bytes long, in one piece. Says nothing of its fate."""
+
+    async def stop(self) -> None:
+        """Neither ask nor answer any more."""
+
+
+class Trials(Protocol):
+    """Trying a network out, for `net doctor`. Both raise FabricError."""
+
+    async def across(
+        self, namespace: str, here: Station, there: Sequence[Station], size: int, patience: float
+    ) -> frozenset[Station]:
+        """Who answers a packet of `size` bytes (IP) that goes out of the network's namespace over its VXLAN
+        device, in the name of our station `here`."""
+
+    async def answers(
+        self, namespace: str, addresses: Sequence[str], name: str, patience: float
+    ) -> frozenset[str]:
+        """Which of the name servers at these addresses of the namespace answer a question for the name."""
+
+
 @dataclass(frozen=True, slots=True)
 class FabricPorts:
     """Everything of a node's network. `names` and `driver` serve what the agent gives them when it starts."""
@@ -224,3 +261,5 @@ class FabricPorts:
     cipher: Cipher
     names: Names
     driver: Driver
+    prober: Prober
+    trials: Trials

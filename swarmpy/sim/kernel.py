@@ -23,6 +23,7 @@ from swarmpy.sim.guard import SimCipher, SimGuard
 from swarmpy.sim.loop import NEUTRAL, Killed, Process, SimLoop
 from swarmpy.sim.netstack import Netstack, Room
 from swarmpy.sim.overlay import SimOverlay
+from swarmpy.sim.prober import NoTrials, SimProber, Underlay
 from swarmpy.sim.trace import Trace
 
 T = TypeVar("T")
@@ -74,6 +75,7 @@ class Kernel:
             balancer=SimBalancer(self.filter), mesh=SimMesh(self.filter),
             guard=SimGuard(self.filter), cipher=SimCipher(self.filter),
             names=SimNames(self), driver=SimDriver(self, process),
+            prober=SimProber(Underlay(lambda _source, _target: False)), trials=NoTrials(),
         )  # fmt: skip
 
     def _step(self, name: str) -> None:

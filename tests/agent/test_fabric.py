@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
+
 from swarmpy.agent.fabric import RETRY, FabricWorker
 from swarmpy.agent.joining import Sandbox
 from swarmpy.model.fabric import Endpoint, ServiceEntry, Table, difference
@@ -54,6 +56,7 @@ class Scene:
         self.ports = FabricPorts(
             overlay=SimOverlay(stack), sandboxes=Deaf(), balancer=self.balancer, mesh=SimMesh(self.kernel),
             guard=SimGuard(self.kernel), cipher=SimCipher(self.kernel), names=Deaf(), driver=Deaf(),
+            prober=Deaf(), trials=Deaf(),
         )  # fmt: skip
         self.applied: list[int] = []
         disk = _Memory()
@@ -131,9 +134,52 @@ def test_flushed_rules_are_mended_and_an_old_sessions_numbers_are_not_acknowledg
         assert scene.kernel.pick("/ns/t1", "10.0.1.50") is None
         await asyncio.sleep(2)
         assert scene.kernel.pick("/ns/t1", "10.0.1.50") == "10.0.1.1"
-        scene.worker.begin_session()
+        scene.worker.begin_session(b"key")
         scene.applied.clear()
         await asyncio.sleep(3)
         assert scene.applied == []
+
+    play(scenario)
+
+
+def test_whoever_asks_for_a_look_gets_it_at_once_and_hears_what_was_mended():
+    async def scenario(scene: Scene) -> None:
+        scene.worker.take(told(1, "t1", "t2"))
+        await asyncio.sleep(2)
+        assert scene.worker.drift.recent() == ()
+        scene.kernel.flush("/ns/t1")
+        began = asyncio.get_running_loop().time()
+        await scene.worker.looked()
+        assert asyncio.get_running_loop().time() - began < 0.5
+        assert [one.what for one in scene.worker.drift.recent()] == [
+            "the balancer of /ns/t1 was changed by others"
+        ]
+        assert scene.worker.is_wired("t1")
+        await asyncio.sleep(700)
+        assert scene.worker.drift.recent() == ()
+
+    play(scenario)
+
+
+def test_tasks_on_nodes_that_do_not_answer_leave_the_balancers_and_come_back():
+    async def scenario(scene: Scene) -> None:
+        whole = table("t1", "t2")
+        away = msgspec.structs.replace(whole.endpoints[1], node_id="n2", vtep="192.0.2.2")
+        whole = msgspec.structs.replace(whole, endpoints=(whole.endpoints[0], away))
+        scene.worker.take(Networks(seq=1, full=True, deltas=(difference(None, whole),)))
+        await asyncio.sleep(2)
+
+        def backends() -> tuple[str, ...]:
+            return tuple(sorted(scene.worker.world().programmed["/ns/t1"].services[0].backends))
+
+        assert backends() == ("10.0.1.1", "10.0.1.2")
+        scene.worker.without(frozenset({"192.0.2.2"}))
+        await asyncio.sleep(0.5)
+        assert backends() == ("10.0.1.1",)
+        # What is told to the leader, and kept, is the leader's table all the same.
+        assert scene.worker.tables[whole.id] == whole
+        scene.worker.without(frozenset())
+        await asyncio.sleep(0.5)
+        assert backends() == ("10.0.1.1", "10.0.1.2")
 
     play(scenario)

@@ -90,7 +90,7 @@ class Machine:
             ports = FabricPorts(
                 overlay=SimOverlay(self.stack), sandboxes=quiet, balancer=SimBalancer(self.rules),
                 mesh=SimMesh(self.rules), guard=SimGuard(self.rules), cipher=SimCipher(self.rules), names=quiet,
-                driver=quiet,
+                driver=quiet, prober=quiet, trials=quiet,
             )  # fmt: skip
             self.worker = FabricWorker("n1", LOCAL, ports, disk, lambda: self.sandboxes, dict, lambda: None,
                                        lambda seq: None)  # fmt: skip

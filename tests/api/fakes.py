@@ -14,13 +14,22 @@ from msgspec.structs import replace
 
 from swarmpy.model.commands import AnyCommand, Result
 from swarmpy.model.errors import NotFound, Refusal, Unavailable
+from swarmpy.model.examination import Held
 from swarmpy.model.lifecycle import NodeState, Role, TaskState
 from swarmpy.model.objects import Cluster, Description, Node, NodeStatus, Task, TaskStatus
 from swarmpy.pki import ca, tokens
 from swarmpy.plan import manager
 from swarmpy.plan.admission import network
 from swarmpy.plan.admission.admit import admit
-from swarmpy.ports import InitRequest, JoinRequest, LogQuery, ManagersView, NodeView, TaskLogFrame
+from swarmpy.ports import (
+    Examination,
+    InitRequest,
+    JoinRequest,
+    LogQuery,
+    ManagersView,
+    NodeView,
+    TaskLogFrame,
+)
 from swarmpy.state.changes import Change, Put
 from swarmpy.state.snapshot import Snapshot
 
@@ -93,6 +102,9 @@ class FakeControl:
         self.follow: asyncio.Queue[TaskLogFrame] = asyncio.Queue()
         self.commands: list[AnyCommand] = []
         self.queries: list[LogQuery] = []
+        self.examined: list[tuple[str, ...]] = []
+        self.examination = Examination((), (), (), 0, ())
+        self.held: dict[str, Held] = {}
         self._reading = 0
         self._readers = asyncio.Condition()
         self._moved = asyncio.Event()
@@ -164,6 +176,13 @@ class FakeControl:
         """Wait until so many streams of logs are open."""
         async with self._readers:
             await self._readers.wait_for(lambda: self._reading == number)
+
+    async def examine(self, networks: tuple[str, ...]) -> Examination:
+        self.examined.append(networks)
+        return self.examination
+
+    async def told(self, network_id: str) -> Mapping[str, Held]:
+        return self.held
 
     def explain(self, world: Snapshot, reference: str) -> Mapping[str, Any]:
         if world.service_named(reference) is None:

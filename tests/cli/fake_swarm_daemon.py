@@ -113,6 +113,8 @@ class Handler(BaseHTTPRequestHandler):
             return 200, None
         if path == "/swarmpy/v1/explain":
             return 200, self.server.explanation
+        if path == "/swarmpy/v1/net/doctor":
+            return 200, self.server.examination
         raise Refused(404, "page not found")
 
     def serve_swarm(self, cluster: Cluster, rest: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
@@ -224,6 +226,7 @@ class FakeDaemon(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.hold_streams: threading.Event | None = None
         self.streaming = threading.Event()
         self.explanation: Any = {}
+        self.examination: Any = {}
         self.host = f"unix://{path}"
         self._thread = threading.Thread(
             target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True

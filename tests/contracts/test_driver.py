@@ -14,7 +14,7 @@ import pytest
 
 from swarmpy.adapters.dns import NameServers
 from swarmpy.adapters.docker import DockerEngine
-from swarmpy.adapters.docker.engine import NETWORK_DRIVER
+from swarmpy.adapters.docker.engine import NETWORK_DRIVER, NETWORK_LABEL
 from swarmpy.adapters.driver import NetworkDriver
 from swarmpy.model.links import Answer, Question
 from swarmpy.ports import EngineError
@@ -261,3 +261,52 @@ async def test_an_address_that_the_engine_chose_is_refused(client, engine) -> No
     for left in client.containers(all=True):
         client.remove_container(left["Id"])
     await asyncio.to_thread(client.remove_network, "chosen")
+
+
+# ---------------------------------------------------------------- our networks in the Engine
+
+
+@pytest.fixture
+async def ours(
+    engine: NetEngine, client: docker.APIClient, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[DockerEngine]:
+    """The Engine port, making networks of the driver under test."""
+    monkeypatch.setattr("swarmpy.adapters.docker.engine.NETWORK_DRIVER", DRIVER)
+    made = DockerEngine(engine.url)
+    yield made
+    for one in client.networks(filters={"label": [NETWORK_LABEL]}):
+        await asyncio.to_thread(client.remove_network, one["Id"])
+    made.close()
+
+
+async def test_a_network_that_is_asked_for_many_times_at_once_is_made_once(
+    client: docker.APIClient, ours: DockerEngine
+) -> None:
+    for number in range(4):  # the Engine's own check for duplicates is a matter of luck
+        name = f"front{number}"
+        await asyncio.gather(*(ours.ensure_network(name, f"id{number}") for _ in range(8)))
+        assert len(await asyncio.to_thread(client.networks, [name])) == 1
+        assert (await ours.networks())[name] == f"id{number}"
+
+
+async def test_a_network_that_is_there_twice_is_there_once_again_and_the_used_one_stays(
+    client: docker.APIClient, ours: DockerEngine
+) -> None:
+    def make() -> str:
+        answer = client.create_network(
+            "front",
+            driver=DRIVER,
+            ipam={"Driver": "null"},
+            labels={NETWORK_LABEL: "id"},
+            check_duplicate=False,
+        )
+        return str(answer["Id"])
+
+    used = await asyncio.to_thread(make)
+    container = create(client, {used: A})
+    await started(client, container)
+    others = [await asyncio.to_thread(make) for _ in range(2)]
+    assert len({used, *others}) == 3
+    await ours.ensure_network("front", "id")
+    assert [one["Id"] for one in await asyncio.to_thread(client.networks, ["front"])] == [used]
+    await asyncio.to_thread(client.remove_container, container, force=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from swarmpy.manager.control import ManagerControl
+from swarmpy.manager.doctor import NetDoctor
 from swarmpy.manager.logs import LogBroker
 from swarmpy.manager.store import Store
 from swarmpy.manager.writer import Writer
@@ -66,8 +67,11 @@ class Dice:
 def follower(wire: LeaderWire) -> ManagerControl:
     store = Store()
     log = FollowerLog(store)
+    doctor = NetDoctor(
+        Dice(), "m1:2377", lambda method, body: wire.call("m2:2377", method, body), lambda _: None
+    )  # type: ignore[arg-type, return-value]  # nobody is told
     broker = LogBroker(store, Dice(), "m1:2377", lambda method, body: wire.call("m2:2377", method, body))
-    return ManagerControl(log, store, Writer(log, store, StepClock()), wire, Dice(), broker)  # type: ignore[arg-type]  # only calls are made
+    return ManagerControl(log, store, Writer(log, store, StepClock()), wire, Dice(), broker, doctor)  # type: ignore[arg-type]  # only calls are made
 
 
 DONE = {"result": codec.encode(Result(id="s", index=9))}

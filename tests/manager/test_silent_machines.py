@@ -11,6 +11,7 @@ from swarmpy.manager import control as manager_control
 from swarmpy.manager import logs as manager_logs
 from swarmpy.manager.control import ManagerControl
 from swarmpy.manager.dispatcher import Session
+from swarmpy.manager.doctor import NetDoctor
 from swarmpy.manager.logs import LogBroker
 from swarmpy.manager.store import Store
 from swarmpy.manager.writer import Writer
@@ -68,8 +69,11 @@ def control_over(wire: object, *, applies: bool = True) -> ManagerControl:
     store = Store()
     log = DeafLog(store)
     log.applies = applies
+    doctor = NetDoctor(
+        Dice(), "m1:2377", lambda method, body: wire.call("m2:2377", method, body), lambda _: None
+    )  # type: ignore[arg-type, return-value]  # nobody is told
     broker = LogBroker(store, Dice(), "m1:2377", lambda method, body: wire.call("m2:2377", method, body))  # type: ignore[attr-defined]
-    return ManagerControl(log, store, Writer(log, store, StepClock()), wire, Dice(), broker)  # type: ignore[arg-type]
+    return ManagerControl(log, store, Writer(log, store, StepClock()), wire, Dice(), broker, doctor)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("call", ["world", "managers"])

@@ -11,7 +11,7 @@ import math
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 import docker
@@ -67,6 +67,7 @@ class DockerEngine:
         self.url = url
         self._calls = Calls()
         self._lock = threading.Lock()
+        self._making = threading.Lock()
         self._client: docker.APIClient | None = None
         self._watchers = 0
         self._cache: dict[str, tuple[tuple[str, ...], ContainerSeen]] = {}
@@ -230,15 +231,16 @@ class DockerEngine:
         """A local network of our driver: addresses are ours (null IPAM), and arrive with each endpoint."""
         await self._call(lambda client: self._ensure_network(client, name, network_id))
 
-    @staticmethod
-    def _ensure_network(client: docker.APIClient, name: str, network_id: str) -> None:
-        def known() -> bool:
+    def _ensure_network(self, client: docker.APIClient, name: str, network_id: str) -> None:
+        def known() -> list[str]:
+            ours: list[tuple[str, str]] = []
             for one in client.networks(names=[name]):
                 if one["Name"] != name:
                     continue  # the filter matches parts of names
                 label = (one.get("Labels") or {}).get(NETWORK_LABEL)
                 if label == network_id:
-                    return True
+                    ours.append((str(one["Created"]), str(one["Id"])))
+                    continue
                 if label is not None:
                     _give_way(client, name, str(one["Id"]))
                     continue
@@ -247,22 +249,25 @@ class DockerEngine:
                     "the cluster's network can be there",
                     conflict=True,
                 )
-            return False
+            return [key for _, key in sorted(ours)]
 
-        if known():
-            return
-        try:
-            client.create_network(
-                name,
-                driver=NETWORK_DRIVER,
-                ipam=docker.types.IPAMConfig(driver="null"),
-                labels={NETWORK_LABEL: network_id},
-                check_duplicate=True,
-            )
-        except docker.errors.APIError as error:
-            # Another call may have made it at the same time.
-            if error.status_code != 409 or not known():
-                raise
+        # The Engine makes two of one name for two who ask at once, and then accepts that name from nobody.
+        with self._making:
+            there = known()
+            if not there:
+                client.create_network(
+                    name,
+                    driver=NETWORK_DRIVER,
+                    ipam=docker.types.IPAMConfig(driver="null"),
+                    labels={NETWORK_LABEL: network_id},
+                    check_duplicate=True,
+                )
+            surplus = len(there) - 1
+            for one in reversed(there):
+                if surplus > 0:
+                    with suppress(docker.errors.APIError):  # it is in use: another one must go
+                        client.remove_network(one)
+                        surplus -= 1
 
     async def networks(self) -> Mapping[str, str]:
         """Networks of ours: cluster-wide id by name."""
