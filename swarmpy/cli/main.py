@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command line; returns the exit code. Never raises for what a user can do."""
     try:
         try:
-            code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+            code = _dispatch(_readable(list(sys.argv[1:] if argv is None else argv)))
             sys.stdout.flush()
         except CommandError as error:
             sys.stdout.flush()
@@ -36,6 +36,17 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
     return code
+
+
+def _readable(words: list[str]) -> list[str]:
+    """The words, which are UTF-8: no name that is not could be sent to the daemon. Raises CommandError."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            shown = word.encode(errors="backslashreplace").decode()
+            raise CommandError(f'swarmpy: the argument "{shown}" is not valid UTF-8') from None
+    return words
 
 
 def _dispatch(words: list[str]) -> int:

@@ -34,10 +34,36 @@ def resolve(
     for port in plain:
         if port.published_port:
             _check(port, taken)
+    clusters = reserved(world)
+    for port in plain:
+        if port.publish_mode != "host":
+            _check_ours(port, clusters)
     own = {(port.protocol, port.published_port) for port in plain if port.published_port}
     # All that is kept first: a new port must not take the number of one that was there before.
     kept = [_settled(port, own, lambda port: _kept(port, before, own)) for port in plain]
-    return tuple(_settled(port, own, lambda port: _free(port.protocol, own | taken.keys())) for port in kept)
+    return tuple(_settled(port, own, lambda port: _free(port.protocol, own | taken.keys() | clusters.keys()))
+                 for port in kept)  # fmt: skip
+
+
+def reserved(world: Snapshot) -> dict[tuple[str, int], str]:
+    """What the nodes themselves listen on, by protocol and port, and what for. The mesh takes a port on every
+    node before any program there sees it: one of these would cut the nodes off, from the news that it was
+    withdrawn as well."""
+    found = {("udp", world.cluster.data_path_port): "the overlay networks"} if world.cluster else {}
+    for node in world.nodes:
+        number = node.manager_address.rpartition(":")[2]
+        if number.isdigit():
+            found["tcp", int(number)] = "the managers"
+    return found
+
+
+def _check_ours(port: Port, clusters: dict[tuple[str, int], str]) -> None:
+    user = clusters.get((port.protocol, port.published_port))
+    if user is not None:
+        raise InvalidArgument(
+            f"port '{port.published_port}/{port.protocol}' cannot be published through the routing mesh: "
+            f"{user} of this cluster use it on the nodes; choose another port, or publish with mode=host"
+        )
 
 
 def _settled(port: Port, own: set[tuple[str, int]], choose: Callable[[Port], int]) -> Port:

@@ -411,3 +411,17 @@ def test_a_stale_version_is_the_daemons_sentence(daemon: FakeDaemon, swarmpy: Ru
     assert done.code == 1
     assert done.err == ("Error response from daemon: rpc error: code = FailedPrecondition desc = "
                         "service does not have a previous spec\n")  # fmt: skip
+
+
+@pytest.mark.parametrize("line", ["service inspect {}", "service create --name {} img", "service rm {}",
+                                  "service ls --filter name={}", "service ls --format {}", "{}"])  # fmt: skip
+def test_words_that_are_not_utf8_are_refused(line: str, daemon: FakeDaemon, swarmpy: Run) -> None:
+    word = os.fsdecode(b"caf\xe9")
+    done = swarmpy(*line.format(word).split())
+    assert (done.code, done.out) == (1, "")
+    assert (
+        done.err
+        == 'swarmpy: the argument "'
+        + next(one for one in line.split() if "{}" in one).format("caf\\udce9")
+        + '" is not valid UTF-8\n'
+    )

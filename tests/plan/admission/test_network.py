@@ -422,6 +422,46 @@ def test_host_ports_left_open_are_the_engines_to_choose() -> None:
     ]
 
 
+def with_managers(*addresses: str, data_path_port: int = 4789) -> Snapshot:
+    about = Cluster(id="c" * 25, data_path_port=data_path_port)
+    nodes = [Node(id=f"m{number}", manager_address=one) for number, one in enumerate(addresses)]
+    return begin(about).evolve([Put(one) for one in nodes], 2, NOW)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "number", "user"),
+    [
+        ("tcp", 2377, "the managers"),
+        ("tcp", 9377, "the managers"),
+        ("udp", 5789, "the overlay networks"),
+    ],
+)
+def test_the_mesh_never_takes_a_port_that_the_nodes_need(protocol: str, number: int, user: str) -> None:
+    world = with_managers("192.0.2.1:2377", "[2001:db8::2]:9377", "", data_path_port=5789)
+    port = {"TargetPort": 80, "PublishedPort": number, "Protocol": protocol}
+    text = (
+        f"port '{number}/{protocol}' cannot be published through the routing mesh: {user} of this cluster use "
+        "it on the nodes; choose another port, or publish with mode=host"
+    )
+    with pytest.raises(InvalidArgument) as refused:
+        serve(world, "a", **endpoint(port))
+    assert refused.value.message == text
+    served = serve(world, "a")
+    with pytest.raises(InvalidArgument) as refused:
+        update(served, "a", **endpoint(port))
+    assert refused.value.message == text
+    other = {"tcp": "udp", "udp": "tcp"}[protocol]
+    for harmless in ({**port, "Protocol": other}, {**port, "PublishMode": "host"}):
+        assert ports(serve(world, "a", **endpoint(harmless)), "a") == [(harmless["Protocol"], 80, number)]
+
+
+def test_a_port_left_open_is_none_that_the_nodes_need() -> None:
+    world = with_managers("192.0.2.1:30000", data_path_port=30001)
+    world = serve(world, "a", **endpoint({"TargetPort": 1}, {"TargetPort": 2},
+                                         {"TargetPort": 1, "Protocol": "udp"}, {"TargetPort": 2, "Protocol": "udp"}))  # fmt: skip
+    assert ports(world, "a") == [("tcp", 1, 30001), ("tcp", 2, 30002), ("udp", 1, 30000), ("udp", 2, 30002)]
+
+
 def test_all_ports_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published, "LAST", 30001)
     world = serve(begin(), "a", **endpoint({"TargetPort": 1}, {"TargetPort": 2}))
