@@ -15,7 +15,7 @@ from functools import partial
 
 from swarmpy.agent import journal
 from swarmpy.agent.drift import Drift, holds
-from swarmpy.agent.fence import Fence
+from swarmpy.agent.fence import Fence, cleared
 from swarmpy.agent.joining import PATIENCE, Joining, Sandbox
 from swarmpy.model.fabric import Table, patched
 from swarmpy.model.links import Answer, LinkSeen, MeshTable, Question, SandboxTable
@@ -267,12 +267,7 @@ class FabricWorker:
     def _settle(self) -> None:
         """Containers whose namespace holds all that they need."""
         world = self.world()
-        wanted = p.Sandboxes(self.seen)
-        done = frozenset(
-            path
-            for task_id, path in world.sandboxes.items()
-            if (table := wanted.table(task_id)) is not None and world.programmed.get(path) == table
-        )
+        done = p.finished(world)
         if done != self._done_with:
             self._done_with = done
             self._wired()
@@ -296,7 +291,8 @@ class FabricWorker:
                     await self._observe()
             case p.Forward(network_id, add, remove):
                 await ports.overlay.forward(network_id, add, remove)
-                self._forwarded(action)
+                if self._links is not None and (seen := self._links.get(network_id)):
+                    self._links[network_id] = p.forwarded(seen, action)
             case p.Balance(path, table, before):
                 await self._balance(path, table, before)
             case p.Mesh(table, before):
@@ -310,15 +306,6 @@ class FabricWorker:
                 await self._serve(network_id, ())
                 await ports.overlay.remove(network_id)
                 await self._observe()
-
-    def _forwarded(self, action: p.Forward) -> None:
-        if self._links is None or action.network_id not in self._links:
-            return
-        seen = self._links[action.network_id]
-        gone = {one.mac for one in action.remove}
-        known = {mac: one for mac, one in seen.neighbours.items() if mac not in gone}
-        known |= {one.mac: one for one in action.add}
-        self._links[action.network_id] = LinkSeen(seen.network_id, seen.link, known, seen.plugs)
 
     async def _balance(self, path: str, table: SandboxTable, before: SandboxTable | None) -> None:
         try:
@@ -399,13 +386,8 @@ class FabricWorker:
     async def wipe(self) -> None:
         """Remove everything of ours from the node."""
         self.abandon()
-        ports = self.ports
-        await ports.names.stop()
-        for job in (ports.mesh.clear, ports.overlay.clear, ports.guard.clear, ports.cipher.clear):
-            try:
-                await job()
-            except FabricError as error:
-                logger.warning("the node's network is not clean: %s", error)
+        await self.ports.names.stop()
+        await cleared(self.ports)
 
     async def _save(self) -> None:
         if not self._unsaved:

@@ -77,3 +77,12 @@ async def mark_of(looking: Awaitable[str]) -> str:
         return await looking
     except FabricError:
         return ""
+
+
+async def cleared(ports: FabricPorts) -> None:
+    """Remove everything of ours from the node's kernel; what cannot be removed is said in the log."""
+    for job in (ports.mesh.clear, ports.overlay.clear, ports.guard.clear, ports.cipher.clear):
+        try:
+            await job()
+        except FabricError as error:
+            logger.warning("the node's network is not clean: %s", error)

@@ -109,7 +109,6 @@ class Dispatcher:
     async def run(self) -> None:
         """Watch over the nodes until cancelled; all sessions end with it."""
         try:
-            await self._doubt_everyone()
             while True:
                 await self._find_silent()
                 await asyncio.sleep(self._period() / BEATS_PER_PERIOD / 2)
@@ -140,14 +139,6 @@ class Dispatcher:
 
     def _answering(self) -> Iterable[tuple[str, Told]]:
         return [(key, one.networks) for key, one in self._sessions.items() if not one.suspect]
-
-    async def _doubt_everyone(self) -> None:
-        """A new leader knows nothing of the nodes until they come back."""
-        for node in self._world().nodes:
-            if node.status.state in (NodeState.READY, NodeState.DISCONNECTED) and (
-                node.id not in self._sessions
-            ):
-                await self._observe(node.id, NodeState.UNKNOWN, "the leader changed")
 
     async def _find_silent(self) -> None:
         allowed = SUSPECT_SHARE * self._period()

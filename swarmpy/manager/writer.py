@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from swarmpy.manager.store import Store
 from swarmpy.model import codec
-from swarmpy.model.commands import AnyCommand, Result
+from swarmpy.model.commands import AnyCommand, BeginTerm, Result
 from swarmpy.model.errors import Ambiguous, Internal, Refusal, Unavailable
 from swarmpy.model.ids import node_of
 from swarmpy.plan.admission.admit import admit
@@ -75,6 +75,12 @@ class _Draft:
         return known or next((one for one in self.requests if one.id == request_id), None)
 
 
+def _heard(answer: asyncio.Future[Result]) -> None:
+    """Nobody waits for this answer: a refusal means that the term is over."""
+    if not answer.cancelled():
+        answer.exception()
+
+
 class Writer:
     """Runs while this manager leads; see the file's charter."""
 
@@ -104,6 +110,10 @@ class Writer:
         await self._log.read_index()  # proves the leadership and applies all that was committed before it
         time = ClusterTime(self._clock, self._store.world)
         self._open = True
+        # First of all, and before anything is planned: see BeginTerm.
+        first: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        first.add_done_callback(_heard)
+        self._queue.insert(0, _Waiting(BeginTerm(), first))
         self.opened.set()
         try:
             wake_at: int | None = time.now()

@@ -50,7 +50,9 @@ def _neighbour_forgotten() -> list[Patch]:
         if isinstance(action, fabric.Forward) and len(action.add) > 1:
             forwarded = fabric.Forward(action.network_id, action.add[:1], action.remove)
             await self.ports.overlay.forward(action.network_id, forwarded.add, forwarded.remove)
-            self._forwarded(action)
+            links = self._links
+            if links is not None and action.network_id in links:
+                links[action.network_id] = fabric.forwarded(links[action.network_id], action)
         else:
             await right(self, action)
 

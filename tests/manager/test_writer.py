@@ -190,3 +190,23 @@ def test_coalescing_keeps_the_last_of_each_object() -> None:
     assert isinstance(merged[0], Put)
     assert merged[0].cause == "made; renamed"
     assert merged[0].item == second.item
+
+
+async def test_a_new_leader_gives_every_node_its_time_again_before_it_decides_anything() -> None:
+    running = Running()
+    await running.begin()
+    seen = ObserveNode(node="m1", state=NodeState.UNKNOWN, message="the leader changed")
+    await running.writer.submit(seen)
+    running.task.cancel()
+    await asyncio.gather(running.task, return_exceptions=True)
+    # Nobody leads for a minute; under the old leader the node's time would be over.
+    running.clock.wall += 60 * 10**9
+    running.clock.mono += 60
+    next_leader = Writer(running.log, running.store, running.clock)
+    leading = asyncio.create_task(next_leader.lead())
+    version = running.store.world.version
+    await running.store.changed(version, timeout=5)
+    status = running.store.world.nodes["m1"].status
+    assert (status.state, status.since) == (NodeState.UNKNOWN, running.clock.wall)
+    leading.cancel()
+    await asyncio.gather(leading, return_exceptions=True)

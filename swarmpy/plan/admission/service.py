@@ -142,7 +142,9 @@ def attached(world: Snapshot, text: str) -> str:
         reference = str(one.get("Target", ""))
         target = reference if reference in places.USABLE else _network(world, reference).id
         if any(target == other["Target"] for other in found):
-            raise InvalidArgument(f"service cannot be attached to network {reference} more than once")
+            named = world.networks.get(target)
+            name = named.name if named is not None else target
+            raise InvalidArgument(f"service cannot be attached to network {name} more than once")
         found.append({**one, "Target": target})
     _check_predefined(found)
     task["Networks"] = found

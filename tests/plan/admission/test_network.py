@@ -337,8 +337,8 @@ def test_targets_are_stored_as_ids_in_one_place() -> None:
         (["back", "id-back"], InvalidArgument, "service cannot be attached to network back more than once"),
         (["ingress"], InvalidArgument,
          'Service cannot be explicitly attached to the ingress network "ingress"'),
-        (["bridge"], Unimplemented, "predefined network 'bridge'"),
-        (["host"], Unimplemented, "predefined network 'host'"),
+        (["none"], InvalidArgument, "cannot be attached to the network 'none'"),
+        (["bridge", "back"], InvalidArgument, "can be on no other"),
     ],
 )  # fmt: skip
 def test_targets_that_are_refused(targets: list[str], kind: type[Refusal], text: str) -> None:
