@@ -243,14 +243,24 @@ async def test_nothing_leaves_in_the_clear_for_the_port_of_encrypted_networks(
             ear.settimeout(10)
             device.bind(("vxs", 0))
             device.send(frame(b"before")[8:])
-            assert ear.recv(2000)[22:].rstrip(b".") == b"before", "nothing to guard against"
+            assert words(ear, b"before") == [], "nothing to guard against"
             await guard.apply(replace(BOTH, sealed=SEALED))
             device.send(frame(b"leaked")[8:])
             await guard.apply(BOTH)
             device.send(frame(b"last")[8:])
-            assert ear.recv(2000)[22:].rstrip(b".") == b"last"
+            assert words(ear, b"last") == []
     finally:
         ip(f"-n {network} link del vxs")
+
+
+def words(ear: socket.socket, last: bytes) -> list[bytes]:
+    """What VXLAN packets said up to `last`; IPv6 says things of its own on every new link."""
+    found: list[bytes] = []
+    while last not in found:
+        packet = ear.recv(2000)
+        if packet[20:22] == b"\x88\xb5":
+            found.append(packet[22:].rstrip(b"."))
+    return found[:-1]
 
 
 async def test_other_ports_and_other_machines_are_none_of_its_business(guard: NftGuard, lab: Lab) -> None:

@@ -171,8 +171,8 @@ def test_neither_the_api_nor_the_agents_disk_shows_any() -> None:
     assert cluster.id in shown
     disk = SimDisk(Platter("seed"))
     table = tables.table(made.world, made.world.networks["network-sealed"])
-    journal.save_networks(disk, {"network-sealed": table})
-    assert journal.load_networks(disk)["network-sealed"] == replace(table, keys=(), sending=0)
+    journal.save_networks(disk, journal.KeptNetworks(tables={"network-sealed": table}))
+    assert journal.load_networks(disk).tables["network-sealed"] == replace(table, keys=(), sending=0)
     for word in (found.seed, *(key.secret for key in found.keys)):
         assert word not in shown
         assert word.encode() not in disk.read(journal.NETWORKS)
