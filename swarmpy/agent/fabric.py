@@ -22,6 +22,7 @@ from swarmpy.model.links import Answer, LinkSeen, MeshTable, Question, SandboxTa
 from swarmpy.model.messages import Networks
 from swarmpy.plan import fabric as p
 from swarmpy.plan import guarding
+from swarmpy.plan.carried import finished, forwarded
 from swarmpy.plan.container import Wire
 from swarmpy.plan.engine import LocalTask
 from swarmpy.plan.names import Resolver, upstreams
@@ -267,7 +268,7 @@ class FabricWorker:
     def _settle(self) -> None:
         """Containers whose namespace holds all that they need."""
         world = self.world()
-        done = p.finished(world)
+        done = finished(world)
         if done != self._done_with:
             self._done_with = done
             self._wired()
@@ -292,7 +293,7 @@ class FabricWorker:
             case p.Forward(network_id, add, remove):
                 await ports.overlay.forward(network_id, add, remove)
                 if self._links is not None and (seen := self._links.get(network_id)):
-                    self._links[network_id] = p.forwarded(seen, action)
+                    self._links[network_id] = forwarded(seen, action)
             case p.Balance(path, table, before):
                 await self._balance(path, table, before)
             case p.Mesh(table, before):
@@ -342,9 +343,7 @@ class FabricWorker:
         """The network's table, its links made. Raises FabricError."""
         table = self.tables.get(network_id)
         if table is None:
-            raise FabricError(
-                f"network {network_id} is not known on this node: no task of it was assigned here"
-            )
+            raise FabricError(f"network {network_id} is not known on this node: no task of it is here")
         link = p.link_of(table, self._node_id, self.local())
         seen = (self._links or {}).get(network_id)
         if seen is None or seen.link != link:

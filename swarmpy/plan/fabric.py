@@ -8,7 +8,7 @@ any more to what goes. What does not: carrying out (agent/fabric), what tables s
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from swarmpy.model.fabric import Endpoint, IngressNode, PublishedPort, ServiceEntry, Table, sealed_port
 from swarmpy.model.links import (
@@ -328,27 +328,6 @@ def _leftovers(world: World, seen: Mapping[str, LinkSeen]) -> Iterable[Action]:
     if world.complete:
         for network_id in sorted(set(world.served) - set(world.tables)):
             yield Serve(network_id, ())
-
-
-# ---------------------------------------------------------------- what was carried out
-
-
-def forwarded(seen: LinkSeen, action: Forward) -> LinkSeen:
-    """The links after the action."""
-    gone = {one.mac for one in action.remove}
-    known = {mac: one for mac, one in seen.neighbours.items() if mac not in gone}
-    known |= {one.mac: one for one in action.add}
-    return replace(seen, neighbours=known)
-
-
-def finished(world: World) -> frozenset[str]:
-    """The sandboxes that hold all that their containers need."""
-    wanted = Sandboxes(world.tables)
-    return frozenset(
-        path
-        for task_id, path in world.sandboxes.items()
-        if (table := wanted.table(task_id)) is not None and world.programmed.get(path) == table
-    )
 
 
 # ---------------------------------------------------------------- about actions

@@ -48,11 +48,11 @@ def _neighbour_forgotten() -> list[Patch]:
 
     async def careless(self: FabricWorker, action: fabric.Action) -> None:
         if isinstance(action, fabric.Forward) and len(action.add) > 1:
-            forwarded = fabric.Forward(action.network_id, action.add[:1], action.remove)
-            await self.ports.overlay.forward(action.network_id, forwarded.add, forwarded.remove)
+            few = fabric.Forward(action.network_id, action.add[:1], action.remove)
+            await self.ports.overlay.forward(action.network_id, few.add, few.remove)
             links = self._links
             if links is not None and action.network_id in links:
-                links[action.network_id] = fabric.forwarded(links[action.network_id], action)
+                links[action.network_id] = forwarded(links[action.network_id], action)
         else:
             await right(self, action)
 

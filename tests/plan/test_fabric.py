@@ -20,6 +20,7 @@ from swarmpy.model.fabric import (
 from swarmpy.model.links import LinkSeen, Plug, SandboxTable, VirtualService
 from swarmpy.plan import fabric as p
 from swarmpy.plan import guarding
+from swarmpy.plan.carried import finished, forwarded
 
 ME, OTHER = "node-a", "node-b"
 
@@ -174,6 +175,18 @@ def test_nothing_is_swept_before_the_leader_told_everything():
     kernel = Kernel()
     kernel.world = replace(kernel.world, links={"n1": LinkSeen("n1", None)}, complete=False)
     assert kernel.run() == []
+
+
+def test_what_was_carried_out_is_known_without_another_look():
+    kernel = Kernel(table(endpoint(2), endpoint(3, OTHER)), sandboxes={"t2": "/ns/t2"})
+    assert finished(kernel.world) == frozenset()
+    kernel.run()
+    assert finished(kernel.world) == {"/ns/t2"}
+    seen = kernel.world.links["n1"]
+    (old,) = seen.neighbours.values()
+    new = replace(old, mac="02:00:00:00:00:09")
+    after = forwarded(seen, p.Forward("n1", add=(new,), remove=(old,)))
+    assert after.neighbours == {new.mac: new}
 
 
 def test_local_ports_and_snat():
