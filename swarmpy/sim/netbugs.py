@@ -15,6 +15,7 @@ from swarmpy.manager.tables import Told
 from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.messages import Networks
 from swarmpy.plan import addresses, fabric, leaving, pools, published, tables
+from swarmpy.plan.carried import forwarded
 from swarmpy.sim.bugs import Patch, bug
 
 CALM = ("events-lost",)
