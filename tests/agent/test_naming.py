@@ -56,12 +56,13 @@ def test_while_the_old_network_is_in_use_the_new_one_waits() -> None:
     play(scenario)
 
 
-def test_a_name_of_a_network_that_is_carried_is_refused() -> None:
+def test_a_name_that_a_carried_network_uses_is_refused_for_good() -> None:
     async def scenario(daemon: Dockerd, engine: SimEngine, networks: EngineNetworks, wires: Any) -> None:
         await engine.ensure_network("red", "other")
-        with pytest.raises(EngineError, match="of its own") as refused:
+        await engine.start(await engine.create("c", config("red")))
+        with pytest.raises(EngineError) as refused:
             await networks.ensure(Place("red", "new", {}))
-        assert refused.value.conflict
+        assert not isinstance(refused.value, EngineGoneError)
         assert daemon.networks == {"red": "other"}
 
     play(scenario)
