@@ -32,22 +32,14 @@ class EngineNetworks:
             try:
                 await self._engine.ensure_network(place.network, place.network_id)
             except EngineError as error:
-                if not error.conflict or not await self._outlived(place.network):
-                    raise
-                await self._engine.ensure_network(place.network, place.network_id)
+                if error.conflict and await self._is_leaving(place.network):
+                    raise EngineGoneError(str(error)) from None  # the container waits: its turn will come
+                raise
 
-    async def _outlived(self, name: str) -> bool:
-        """Whether the name was that of a network which is gone, and is free now. Raises EngineGoneError
-        where it will be."""
+    async def _is_leaving(self, name: str) -> bool:
+        """Whether the name is still that of a network which is gone, while its last containers end."""
         known = (await self._engine.networks()).get(name)
-        if known is None or known in self._wires():
-            return False
-        try:
-            await self._engine.remove_network(name)
-        except EngineError as error:
-            # Containers of that network still end: the new one waits for them.
-            raise EngineGoneError(f"the Engine's old network {name} cannot be removed yet: {error}") from None
-        return True
+        return known is not None and known not in self._wires()
 
     async def tidy(self, needed: Collection[str]) -> None:
         """Remove those of networks that the node does not carry. `needed`: ids of networks for which a

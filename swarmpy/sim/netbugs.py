@@ -141,7 +141,7 @@ def _port_twice() -> list[Patch]:
 @bug("flushed-unseen", "an agent never looks at what others did to its balancers", world="cluster",
      faults=("rules-flushed",))  # fmt: skip
 def _flushed_unseen() -> list[Patch]:
-    async def trusting(self: FabricWorker) -> None:
+    async def trusting(self: FabricWorker, *, whole: bool) -> None:
         return None
 
     return [(FabricWorker, "_verify", trusting)]

@@ -225,8 +225,12 @@ class NetWatch:
         return alive and whole and engine and box.crash_after is None and box.kernel.well
 
     def _near(self, box: Box, leader: Box) -> bool:
-        agent = agent_of(box)
+        agent, node = agent_of(box), leader.program_state["node"]
         if agent is None or not agent.connected:
+            return False
+        # The leader, too: after its power was cut, agents do not know for a while that it was another life.
+        session = node._member._manager._dispatcher.sessions.get(agent._node_id)
+        if session is None or session.suspect:
             return False
         if box is leader:
             return True

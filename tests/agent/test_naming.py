@@ -9,7 +9,7 @@ import pytest
 
 from swarmpy.agent.naming import EngineNetworks
 from swarmpy.plan.container import Place, Wire
-from swarmpy.ports import EngineGoneError
+from swarmpy.ports import EngineError, EngineGoneError
 from swarmpy.sim.clock import SimClock
 from swarmpy.sim.dockerd import Dockerd
 from swarmpy.sim.engine import SimEngine
@@ -52,6 +52,18 @@ def test_while_the_old_network_is_in_use_the_new_one_waits() -> None:
         await engine.stop(old, 1.0)
         await networks.ensure(Place("red", "new", {}))
         assert daemon.networks == {"red": "new"}
+
+    play(scenario)
+
+
+def test_a_name_that_a_carried_network_uses_is_refused_for_good() -> None:
+    async def scenario(daemon: Dockerd, engine: SimEngine, networks: EngineNetworks, wires: Any) -> None:
+        await engine.ensure_network("red", "other")
+        await engine.start(await engine.create("c", config("red")))
+        with pytest.raises(EngineError) as refused:
+            await networks.ensure(Place("red", "new", {}))
+        assert not isinstance(refused.value, EngineGoneError)
+        assert daemon.networks == {"red": "other"}
 
     play(scenario)
 

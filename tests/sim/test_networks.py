@@ -27,7 +27,10 @@ def test_all_that_befalls_networks_together_is_survived() -> None:
 
 @pytest.mark.parametrize(
     ("seed", "faults"),
-    [(3, ["kernel-refuses"])],  # a mesh whose last change was refused stayed for ever
+    [
+        (3, ["kernel-refuses"]),  # a mesh whose last change was refused stayed for ever
+        (590, ["drift"]),  # a busy node never looked at what others did to its links
+    ],
 )
 def test_found_and_mended(seed: int, faults: list[str]) -> None:
     broken = first_violation("cluster", [seed], faults=faults)
