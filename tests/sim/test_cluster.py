@@ -13,6 +13,8 @@ from swarmpy.sim.runs import first_violation, run_seed
 
 SEEDS_A_TEST = 30
 
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.mark.parametrize("start", range(0, 300, SEEDS_A_TEST))
 def test_seeds_are_clean(start: int) -> None:
