@@ -15,6 +15,8 @@ from msgspec.structs import replace
 from swarmpy.agent import journal
 from swarmpy.agent.doctor import Examined
 from swarmpy.agent.fabric import FabricWorker
+from swarmpy.agent.guests import CallLeader, GuestKeeper
+from swarmpy.agent.joining import Sandbox
 from swarmpy.agent.logs import LogSender
 from swarmpy.agent.plumber import AgentPlumber
 from swarmpy.agent.probing import Probing
@@ -106,6 +108,7 @@ class Agent:
         managers: list[tuple[str, str]],
         address: str = "",
         fabric: FabricPorts | None = None,
+        call_leader: CallLeader | None = None,
         on_cluster: OnCluster,
         on_removed: OnRemoved,
     ) -> None:
@@ -124,12 +127,16 @@ class Agent:
             self._worker.statuses,
         )
         self._fabric: FabricWorker | None = None
+        self.guests: GuestKeeper | None = None
+        """The containers of this node's users in networks of the cluster."""
         self._probing: Probing | None = None
         self._doctor: Examined | None = None
         if fabric is not None:
             self._fabric = self._weave(fabric, disk, address)
             self._probing = self._ask_about(self._fabric, entropy)
             self._doctor = Examined(node_id, wire, engine, self._fabric, self._probing)
+            if call_leader is not None:
+                self._receive(self._fabric, call_leader)
         self._features: frozenset[str] = frozenset()
         self._address = address
         self._worker.managers = lambda: tuple(m.Manager(*one) for one in self._session.managers)
@@ -156,7 +163,7 @@ class Agent:
             address,
             ports,
             disk,
-            sandboxes=lambda: worker.sandboxes,
+            sandboxes=self._sandboxes,
             tasks=lambda: worker.tasks,
             wired=worker.wake,
             applied=self._session.applied,
@@ -169,6 +176,26 @@ class Agent:
         probing = Probing(fabric.ports.prober, entropy, fabric.local, lambda: fabric.tables, fabric.without)
         self._session.lost = lambda: probing.lost
         return probing
+
+    def _receive(self, fabric: FabricWorker, call_leader: CallLeader) -> None:
+        """Guests, beside the node's network."""
+        guests = self.guests = GuestKeeper(
+            self._node_id, self._engine, self._worker.networks, fabric, call_leader
+        )
+        fabric.guests_upstreams = lambda: guests.upstreams
+
+        def looked() -> None:
+            fabric.look()
+            guests.look()
+
+        self._worker.on_containers = looked
+
+    def _sandboxes(self) -> Mapping[str, Sandbox] | None:
+        """Namespaces of tasks and guests; None while not all of them are known."""
+        tasks, guests = self._worker.sandboxes, self.guests
+        if guests is None or tasks is None:
+            return tasks
+        return None if guests.sandboxes is None else {**tasks, **guests.sandboxes}
 
     async def start(self) -> None:
         """Adopt what runs, and take part. Raises OSError."""
@@ -192,6 +219,8 @@ class Agent:
         if self._probing is not None and self._fabric is not None:
             self._probing.know(self._fabric.probe_key)
             self._tasks.append(asyncio.create_task(_for_ever(self._probing.run), name="probing"))
+        if self.guests is not None:
+            self._tasks.append(asyncio.create_task(_for_ever(self.guests.run), name="guests"))
 
     @staticmethod
     async def _probe(ports: FabricPorts) -> frozenset[str]:
@@ -228,6 +257,8 @@ class Agent:
                 await self._worker.emptied()
         except TimeoutError:
             logger.warning("not all containers of the cluster could be removed")
+        if self.guests is not None:
+            await self.guests.wipe()
         if self._fabric is not None:
             await self._fabric.wipe()
             await self._remove_networks()
@@ -260,6 +291,8 @@ class Agent:
                     self._worker.wake()
                     if self._probing is not None:
                         self._probing.look()
+                    if self.guests is not None:
+                        self.guests.tables_changed()
                 else:
                     self._session.applied(message.seq)
             case m.Welcome() | m.Cluster():

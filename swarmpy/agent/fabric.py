@@ -43,7 +43,8 @@ RETRY = 0.5
 
 class FabricWorker:
     """`sandboxes` tells of running containers by task id, None while that is not known; `wired` is called
-    when what they wait for is done; `applied` with the sequence number up to which all is carried out."""
+    when what they wait for is done; `applied` with the sequence number up to which all is carried out.
+    `complete`: the leader told of all networks; `guests_upstreams`: name servers that guests asked for."""
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class FabricWorker:
         self._node_id, self._address, self.ports, self._disk = node_id, address, ports, disk
         self._sandboxes, self._tasks, self._wired, self._applied = sandboxes, tasks, wired, applied
         self.tables: dict[str, Table] = {}
-        self._complete, self._seq, self._session = False, 0, 0
+        self.complete, self._seq, self._session = False, 0, 0
         self._links: dict[str, LinkSeen] | None = None
         self._programmed: dict[str, tuple[SandboxTable, str]] = {}
         self._mesh: tuple[MeshTable, str] | None = None
@@ -77,6 +78,7 @@ class FabricWorker:
         self._seen: dict[str, Table] | None = None
         self._waiting: list[asyncio.Future[None]] = []
         self._locks: dict[str, asyncio.Lock] = {}
+        self.guests_upstreams: Callable[[], dict[str, tuple[str, ...]]] = dict
         ports.names.begin(self.resolve)
 
     # ------------------------------------------------------------ what is wanted
@@ -84,20 +86,20 @@ class FabricWorker:
     def remember(self, kept: journal.KeptNetworks) -> None:
         """Begin with what was known before the restart."""
         self.tables, self.probe_key = dict(kept.tables), kept.probe_key
-        self._changed()
+        self.changed()
 
     def take(self, message: Networks) -> None:
         """Take over changes of tables."""
         if message.full:
             self.tables = {}
-            self._complete = True
+            self.complete = True
         for delta in message.deltas:
             self.tables[delta.head.id] = patched(self.tables.get(delta.head.id), delta)
         for network_id in message.removed:
             self.tables.pop(network_id, None)
         self._seq = message.seq
         self._unsaved = True
-        self._changed()
+        self.changed()
 
     def begin_session(self, probe_key: bytes) -> None:
         """Sequence numbers begin anew."""
@@ -109,7 +111,7 @@ class FabricWorker:
     def without(self, lost: frozenset[str]) -> None:
         """Tasks on the nodes with these addresses get no traffic from here."""
         self._lost = lost
-        self._changed()
+        self.changed()
 
     @property
     def seen(self) -> dict[str, Table]:
@@ -120,10 +122,11 @@ class FabricWorker:
 
     def abandon(self) -> None:
         """Nothing is wanted any more."""
-        self.tables, self._complete = {}, True
-        self._changed()
+        self.tables, self.complete = {}, True
+        self.changed()
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
+        """What answers depend on, or containers, changed."""
         self._resolver = self._seen = None
         self._fresh = True
         self.ports.names.changed()
@@ -135,10 +138,7 @@ class FabricWorker:
 
     def wires(self) -> Mapping[str, Wire]:
         """What containers' creation needs to know of the networks."""
-        return {
-            key: Wire(table.name, table.internal, table.ingress, p.served_at(table))
-            for key, table in self.tables.items()
-        }
+        return p.wires_of(self.tables)
 
     def is_wired(self, task_id: str) -> bool:
         """Whether the task's container has everything that it needs of us."""
@@ -150,7 +150,7 @@ class FabricWorker:
     def resolve(self, question: Question) -> Answer:
         """The answer to a question of one of the node's containers."""
         if self._resolver is None:
-            self._resolver = Resolver(self.seen, upstreams(self._tasks().values()))
+            self._resolver = Resolver(self.seen, upstreams(self._tasks().values()) | self.guests_upstreams())
         return self._resolver.answer(question)
 
     # ------------------------------------------------------------ the loop
@@ -239,7 +239,7 @@ class FabricWorker:
             node_id=self._node_id, local=self.local(), tables=self.seen, links=self._links,
             sandboxes=sandboxes, programmed={path: one[0] for path, one in self._programmed.items()},
             mesh=self._mesh[0] if self._mesh else None, mesh_known=self._mesh_known,
-            served=self._served, endpoints=endpoints, fenced=self._fence.seen(), complete=self._complete,
+            served=self._served, endpoints=endpoints, fenced=self._fence.seen(), complete=self.complete,
         )  # fmt: skip
 
     def local(self) -> str:

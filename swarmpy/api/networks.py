@@ -50,7 +50,6 @@ class Networks:
             ("GET", "/networks/{id}", self.inspect),
             ("DELETE", "/networks/{id}", self.remove),
             ("POST", "/networks/prune", self.prune),
-            ("POST", "/networks/{id}/connect", self.connect),
         ]
 
     # ------------------------------------------------------------ ours
@@ -153,21 +152,10 @@ class Networks:
         await self._site.submit(RemoveNetwork(request_id=self._site.request_id(request), network=item.id))
         return web.Response(status=204)
 
-    async def connect(self, request: web.Request) -> web.Response:
-        """POST /networks/{id}/connect: the Engine's networks only."""
-        item = self._find(await self._world(), request)
-        if item is not None or _labelled(await self._look(request)) is not None:
-            raise HttpError(
-                501,
-                f"a container of its own cannot be connected to the overlay network "
-                f"{request.match_info['id']} by this version of swarmpy: run it as a service with --network",
-            )
-        return _passed(await self._engine(request, await request.read()))
-
     async def prune(self, request: web.Request) -> web.Response:
         """POST /networks/prune: the Engine's unused networks, on a manager the cluster's too.
 
-        The Engine's counterparts of ours stay: they come and go with the cluster's tasks. With a filter
+        The Engine's counterparts of ours stay: they come and go with tasks and guests. With a filter
         `until` the cluster's networks stay as well.
         """
         asked = filters.parse(request.query.get("filters", ""))
@@ -272,6 +260,7 @@ def _used(world: Snapshot, item: Network) -> bool:
     return (
         item.view.ingress
         or any(live)
+        or bool(world.guests_in(item.id))
         or any(
             one.target == item.id for service in world.services for one in service.view.task_template.networks
         )

@@ -37,17 +37,29 @@ def is_ours(method: str, path: str) -> bool:
     """Whether the request is for the cluster (or needs a look first) rather than for the Engine."""
     bare = _VERSION.sub("", path.split("?", 1)[0], count=1)
     first = bare.lstrip("/").split("/", 1)[0]
-    return first in OURS or _is_network(method, bare)
+    return first in OURS or _is_network(method, bare) or _is_container(method, bare)
 
 
 def _is_network(method: str, bare: str) -> bool:
-    """Whether it asks for networks, changes them, or connects to one; disconnecting is the Engine's."""
+    """Whether it asks for networks, changes them, or connects to one."""
     words = bare.strip("/").split("/")
     if words[0] != "networks":
         return False
     if method == "POST":
-        return words[1:] in (["create"], ["prune"]) or (len(words) == 3 and words[2] == "connect")
+        return words[1:] in (["create"], ["prune"]) or (
+            len(words) == 3 and words[2] in {"connect", "disconnect"}
+        )
     return len(words) <= 2 and method in {"GET", "HEAD", "DELETE"}
+
+
+def _is_container(method: str, bare: str) -> bool:
+    """Whether it may name networks of the cluster: a container is made, or shown."""
+    words = bare.strip("/").split("/")
+    if words[0] != "containers":
+        return False
+    if method == "POST":
+        return words[1:] == ["create"]
+    return method == "GET" and len(words) == 3 and words[2] == "json"
 
 
 def closing(head: bytes) -> bytes:

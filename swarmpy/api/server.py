@@ -16,6 +16,7 @@ from pathlib import Path
 from aiohttp import web
 
 from swarmpy.api.body import MAX_BODY
+from swarmpy.api.containers import Containers
 from swarmpy.api.engine import EngineClient
 from swarmpy.api.errors import ClientsFaults, refusals
 from swarmpy.api.events import Events, SwarmEvents
@@ -128,10 +129,10 @@ class ApiServer:
         makers: list[
             Callable[
                 [Site],
-                Swarm | Nodes | Services | Networks | Tasks | Info | System | Later | Logs | Own,
+                Swarm | Nodes | Services | Networks | Containers | Tasks | Info | System | Later | Logs | Own,
             ]
         ]
-        makers = [Swarm, Nodes, Services, Networks, Tasks, Info, System, Later, Logs, Own]
+        makers = [Swarm, Nodes, Services, Networks, Containers, Tasks, Info, System, Later, Logs, Own]
         routes: list[Route] = [route for make in makers for route in make(self._site).routes()]
         routes += Events(self._site, self._events).routes()
         for method, path, handler in routes:

@@ -131,7 +131,12 @@ class Dispatcher:
             if (
                 everyone
                 or before.node_tasks(node_id) is not after.node_tasks(node_id)
-                or any(before.bucket_in(key) is not after.bucket_in(key) for key in session.networks.tables)
+                or before.guests_on(node_id) is not after.guests_on(node_id)
+                or any(
+                    before.bucket_in(key) is not after.bucket_in(key)
+                    or before.guests_in(key) is not after.guests_in(key)
+                    for key in session.networks.tables
+                )
             ):
                 session.dirty.set()
         self._tables.forget(after)

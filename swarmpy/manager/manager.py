@@ -14,6 +14,7 @@ from swarmpy.manager.certificates import CertificateService
 from swarmpy.manager.control import ManagerControl
 from swarmpy.manager.dispatcher import Dispatcher, managers_of
 from swarmpy.manager.doctor import NetDoctor
+from swarmpy.manager.guests import GuestService
 from swarmpy.manager.logs import LogBroker
 from swarmpy.manager.roles import RoleService
 from swarmpy.manager.store import Store
@@ -70,6 +71,7 @@ class Manager:
         self._dispatcher = Dispatcher(submit, self._world, clock)
         self._roles = RoleService(seat, log, store, submit)
         self._certificates = CertificateService(submit, self._world, clock, entropy)
+        self._guests = GuestService(submit, self._world)
         self._broker = LogBroker(store, entropy, address, self._call_leader)
         self._broker.sessions = lambda: self._dispatcher.sessions
         self._doctor = NetDoctor(
@@ -108,6 +110,8 @@ class Manager:
         on_call("net.told", self._leading(self._doctor.serve_told))
         on_call("net.report", self._doctor.serve_report)
         on_call("cluster.managers", self._managers)
+        on_call("node.attach", self._leading(self._guests.attach))
+        on_call("node.detach", self._leading(self._guests.detach))
         on_call("node.leave", self._leading(self._leave))
         on_call("node.probe", _probe)
         on_channel("session", self._leading_channel(self._dispatcher.serve))

@@ -24,7 +24,15 @@ class Tables:
         """The network's table."""
         network = world.networks[network_id]
         ring = world.cluster.network_keys if world.cluster else None
-        parts = (network.spec, network.vni, world.bucket_in(network_id), world.nodes, world.services, ring)
+        parts = (
+            network.spec,
+            network.vni,
+            world.bucket_in(network_id),
+            world.guests_in(network_id),
+            world.nodes,
+            world.services,
+            ring,
+        )
         known = self._known.get(network_id)
         if known is not None and all(a is b for a, b in zip(known[0], parts, strict=True)):
             return known[1]

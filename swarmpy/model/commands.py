@@ -11,7 +11,7 @@ import msgspec
 
 from swarmpy.model import codec
 from swarmpy.model.lifecycle import NodeState, Role
-from swarmpy.model.objects import Cluster, Description, TaskStatus
+from swarmpy.model.objects import Attachment, Cluster, Description, TaskStatus
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +91,27 @@ class RemoveNetwork(Command, frozen=True, kw_only=True, tag="remove-network"):
     network: str
 
 
+class AttachContainer(Command, frozen=True, kw_only=True, tag="attach-container"):
+    """A node's container takes places in networks, besides those that it has; what is said again changes
+    nothing. `id` is the guest's, drawn by the node. `networks`: full ids; their addresses, with or without
+    prefix length, are those that are asked for (none: any)."""
+
+    id: str
+    node: str
+    name: str = ""
+    container_id: str = ""
+    hostname: str = ""
+    networks: tuple[Attachment, ...] = ()
+
+
+class DetachContainer(Command, frozen=True, kw_only=True, tag="detach-container"):
+    """A node's container gives up its places in these networks (full ids), () in all."""
+
+    id: str
+    node: str
+    networks: tuple[str, ...] = ()
+
+
 class UpdateNode(Command, frozen=True, kw_only=True, tag="update-node"):
     """POST /nodes/{id}/update: full replacement of the NodeSpec."""
 
@@ -164,6 +185,8 @@ class Leave(Command, frozen=True, kw_only=True, tag="leave"):
     node: str
 
 
+NetworkCommand = CreateNetwork | RemoveNetwork | AttachContainer | DetachContainer
+
 NodeCommand = (
     UpdateNode | RemoveNode | JoinNode | RenewCertificate | SetRole | ObserveNode | Leave | BeginTerm
 )
@@ -175,9 +198,8 @@ AnyCommand = (
     | CreateService
     | UpdateService
     | RemoveService
-    | CreateNetwork
-    | RemoveNetwork
     | ReportTasks
+    | NetworkCommand
     | NodeCommand
 )
 

@@ -300,13 +300,28 @@ class Task(Object, frozen=True, kw_only=True, tag="task"):
         return f"{self.service_name}.{self.slot or self.node_id}.{self.id}"
 
 
-AnyObject = Cluster | Node | Service | Task | Network
+class Guest(Object, frozen=True, kw_only=True, tag="guest"):
+    """A container that is no task but has places in attachable networks: a user of a node made it. It is what
+    Swarm calls a task of the runtime "attachment"; it keeps its places until it is disconnected or removed.
+    node_id never changes."""
+
+    node_id: str
+    name: str = ""
+    """The container's name, "" until that is known; likewise `container_id`."""
+    container_id: str = ""
+    hostname: str = ""
+    networks: tuple[Attachment, ...] = ()
+    """Its places, by network id; never empty."""
+
+
+AnyObject = Cluster | Node | Service | Task | Network | Guest
 KINDS: dict[str, type[AnyObject]] = {
     "cluster": Cluster,
     "node": Node,
     "service": Service,
     "task": Task,
     "network": Network,
+    "guest": Guest,
 }
 
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from msgspec.structs import replace
 
 from swarmpy.agent.agent import Agent
+from swarmpy.agent.guests import GuestKeeper
 from swarmpy.manager.manager import Manager
 from swarmpy.manager.store import Store
 from swarmpy.model import messages as m
@@ -68,6 +69,7 @@ class Member:
             managers=list(kept.managers),
             address=addresses.split(kept.advertise, addresses.PORT)[0],
             fabric=tools.fabric,
+            call_leader=self._call_leader,
             on_cluster=self._on_cluster,
             on_removed=self._on_removed,
         )
@@ -102,9 +104,17 @@ class Member:
         return self._manager.control if self._manager else None
 
     @property
+    def guests(self) -> GuestKeeper | None:
+        """The containers of this node's users in networks of the cluster."""
+        return self._agent.guests
+
+    @property
     def managers(self) -> tuple[tuple[str, str], ...]:
         """(node id, address) of the managers known."""
         return tuple(self._known())
+
+    async def _call_leader(self, method: str, body: Body) -> Body:
+        return await self._renewal.call_leader(method, body)
 
     def _known(self) -> list[tuple[str, str]]:
         return list(self._agent.managers) or list(self.record.managers)

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from swarmpy.agent.guests import GuestKeeper
 from swarmpy.model.commands import InitCluster
 from swarmpy.model.errors import InvalidArgument, Unavailable, refusal_from
+from swarmpy.model.objects import Guest
 from swarmpy.node import addresses, begin, record
 from swarmpy.node.member import Member
 from swarmpy.node.record import Record
 from swarmpy.node.toolbox import Toolbox
 from swarmpy.pki.errors import PkiError
 from swarmpy.pki.identity import NodeIdentity, make_key_and_csr
+from swarmpy.plan.container import Wire
 from swarmpy.ports import (
+    AttachRequest,
     Body,
     Control,
     EngineError,
@@ -158,6 +162,25 @@ class Node:
                 'background. Use the "swarmpy info" command to see the current swarm status of your node.'
             )
         self._joining.result()
+
+    async def attach(self, request: AttachRequest) -> tuple[Guest, Mapping[str, Wire]]:
+        """Places in networks for a container of this node."""
+        return await self._guests().attach(request)
+
+    def arrived(self, guest_id: str) -> None:
+        """The container is made, or will not be."""
+        if self._member is not None and self._member.guests is not None:
+            self._member.guests.arrived(guest_id)
+
+    async def detach(self, guest_id: str, networks: tuple[str, ...] = ()) -> None:
+        """The container gives up its places."""
+        await self._guests().detach(guest_id, networks)
+
+    def _guests(self) -> GuestKeeper:
+        guests = self._member.guests if self._member is not None else None
+        if guests is None:
+            raise Unavailable("This node is not part of a swarm, or has no networks of one")
+        return guests
 
     async def leave(self, *, force: bool = False) -> None:
         """Leave: say goodbye, stop and remove the cluster's containers, forget everything."""

@@ -88,6 +88,8 @@ _ROWS = (
     Rule("ping", "call", _NODES, max_body=1 * KIB, max_reply=1 * KIB),
     Rule("ca.renew", "call", _NODES, own_node=True, max_body=64 * KIB, max_reply=256 * KIB),
     Rule("cluster.managers", "call", _NODES, max_body=1 * KIB),
+    Rule("node.attach", "call", _NODES, own_node=True, max_body=64 * KIB, max_reply=64 * KIB),
+    Rule("node.detach", "call", _NODES, own_node=True, max_body=16 * KIB, max_reply=1 * KIB),
     Rule("node.leave", "call", _NODES, own_node=True, max_body=4 * KIB),
     Rule("session", "channel", _NODES, own_node=True, max_body=16 * MIB, max_reply=16 * MIB),
     Rule("logs.publish", "channel", _NODES, own_node=True, max_body=1 * MIB),

@@ -1,8 +1,9 @@
-"""Addresses: virtual ones for services, one per network for tasks, one in the ingress network for nodes.
+"""Addresses: virtual ones for services, one per network for tasks and guests, one in the ingress network for
+nodes.
 
-All is worked out from the world: an address is in use while a service, a node or a task that has not ended
-holds it, so nothing can leak. A task keeps its addresses for its life; one that was freed comes round again
-last. A network that is full is a sentence on the task that waits for it.
+All is worked out from the world: an address is in use while a service, a node, a guest or a task that has not
+ended holds it, so nothing can leak. A task keeps its addresses for its life; one that was freed comes round
+again last. A network that is full is a sentence on the task that waits for it.
 What belongs here: who gets which address. What does not: subnets (admission/network.py), arithmetic
 (pools.py), what nodes are told (tables.py).
 """
@@ -13,6 +14,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
+from swarmpy.model.errors import FailedPrecondition, InvalidArgument, NotFound
 from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.objects import Attachment, Network, Subnet, Task, TaskStatus, Vip
 from swarmpy.plan import places, pools
@@ -43,6 +45,19 @@ class _Ledger:
         self.subnets = subnets
         self.used.update(pools.bare(one) for one in found)
         return tuple(found)
+
+    def claim(self, address: str) -> str:
+        """That very address, as CIDR. Raises Refusal with Docker's sentence."""
+        wanted = pools.canonical(pools.bare(address))
+        subnet = next((one for one in self.subnets if wanted and pools.inside(wanted, one.subnet)), None)
+        if subnet is None:
+            raise InvalidArgument(
+                f"Invalid address {address}: It does not belong to any of this network's subnets"
+            )
+        if wanted in self.used or not pools.givable(subnet, wanted):
+            raise FailedPrecondition(f"Address already in use: {wanted} in network {self.network.name}")
+        self.used.add(wanted)
+        return f"{wanted}/{pools.parse(subnet.subnet).prefixlen}"
 
     def _first_free(self, subnets: list[Subnet], version: int) -> str | None:
         for number, subnet in enumerate(subnets):
@@ -113,6 +128,13 @@ def held(world: Snapshot, network: Network) -> set[str]:
         if place.network_id == network.id
         for address in place.addresses
     }
+    for guest in (world.guests_in(network.id) or {}).values():
+        used.update(
+            pools.bare(address)
+            for place in guest.networks
+            if place.network_id == network.id
+            for address in place.addresses
+        )
     for service in world.services.rows.values():
         used.update(pools.bare(vip.address) for vip in service.vips if vip.network_id == network.id)
     if network.view.ingress:
@@ -204,6 +226,28 @@ def _waits(now: int, task: Task, err: str) -> list[Change]:
     fresh = status.state != TaskState.PENDING
     waiting = TaskStatus(state=TaskState.PENDING, at=now, message=MESSAGE, err=err)
     return [Put(replace(task, status=waiting, state_since=now if fresh else task.state_since), err)]
+
+
+# ---------------------------------------------------------------- guests
+
+
+def for_guest(world: Snapshot, wanted: Iterable[Attachment]) -> tuple[list[Attachment], list[Change]]:
+    """Places for a container that is no task, and what that changes of the networks. The addresses that are
+    asked for are given, or none. Raises Refusal."""
+    books = _Books(world)
+    found: list[Attachment] = []
+    for one in wanted:
+        ledger = books.of(one.network_id)
+        if ledger is None:
+            raise NotFound(f"network {one.network_id} not found")
+        claimed = [ledger.claim(address) for address in one.addresses]
+        rest = frozenset({4, 6}) - {pools.version(address) for address in claimed}
+        taken = ledger.take(rest)
+        if taken is None:
+            raise FailedPrecondition(ledger.full())
+        addresses = sorted((*claimed, *taken), key=pools.version)
+        found.append(replace(one, addresses=tuple(addresses)))
+    return found, books.cursors()
 
 
 # ---------------------------------------------------------------- nodes

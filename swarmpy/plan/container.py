@@ -17,6 +17,7 @@ from typing import Any
 
 from swarmpy.model.fabric import mac_of
 from swarmpy.model.messages import Assigned
+from swarmpy.model.objects import Attachment
 from swarmpy.model.specs import (
     ContainerSpec,
     Healthcheck,
@@ -119,20 +120,21 @@ def create_body(
 
 def _places(task: Assigned, networks: Mapping[str, Wire]) -> tuple[Place, ...]:
     isolated = all(networks[one.network_id].internal for one in task.networks)
-    found: list[Place] = []
-    for one in task.networks:
-        wire = networks[one.network_id]
-        options = {
-            **{key: value for key, value in one.driver_opts.items() if not key.startswith(OPTION)},
-            OPTION + "network": one.network_id,
-            OPTION + "task": task.id,
-            OPTION + "addresses": ",".join(one.addresses),
-            OPTION + "mac": mac_of(task.id, one.network_id),
-            OPTION + "prefix": "ing" if wire.ingress else "eth",
-            OPTION + "isolated": "1" if isolated else "0",
-        }
-        found.append(Place(wire.name, one.network_id, options))
-    return tuple(found)
+    return tuple(place_of(task.id, one, networks[one.network_id], isolated=isolated) for one in task.networks)
+
+
+def place_of(owner: str, place: Attachment, wire: Wire, *, isolated: bool) -> Place:
+    """What our driver is told of a container's place; `owner` is the task's or the guest's id."""
+    options = {
+        **{key: value for key, value in place.driver_opts.items() if not key.startswith(OPTION)},
+        OPTION + "network": place.network_id,
+        OPTION + "task": owner,
+        OPTION + "addresses": ",".join(place.addresses),
+        OPTION + "mac": mac_of(owner, place.network_id),
+        OPTION + "prefix": "ing" if wire.ingress else "eth",
+        OPTION + "isolated": "1" if isolated else "0",
+    }
+    return Place(wire.name, place.network_id, options)
 
 
 def _servers(task: Assigned, networks: Mapping[str, Wire]) -> list[str]:

@@ -22,6 +22,7 @@ from swarmpy.model.links import (
     VirtualService,
 )
 from swarmpy.plan import guarding
+from swarmpy.plan.container import Wire
 from swarmpy.plan.guarding import Cipher, Fenced, Guard
 
 
@@ -175,6 +176,14 @@ def local_of(tables: Mapping[str, Table], node_id: str) -> str:
 def served_at(table: Table) -> tuple[str, ...]:
     """Where names are served: at the network's gateways, which only this node's containers reach."""
     return () if table.ingress else tuple(cidr.partition("/")[0] for cidr in table.gateways)
+
+
+def wires_of(tables: Mapping[str, Table]) -> dict[str, Wire]:
+    """What containers' creation needs to know of the networks."""
+    return {
+        key: Wire(table.name, table.internal, table.ingress, served_at(table))
+        for key, table in tables.items()
+    }
 
 
 def _forwarding(

@@ -15,6 +15,7 @@ from swarmpy.plan import (
     addresses,
     enforcer,
     global_,
+    guests,
     keys,
     liveness,
     placement,
@@ -51,10 +52,13 @@ class Step:
 
 
 def _nodes(now: int, world: Snapshot) -> Plan:
-    """What changes nodes."""
-    lively = liveness.plan(now, world)
-    placed = addresses.of_nodes(now, world.evolve(lively.changes, at=now) if lively.changes else world)
-    return merged((lively, placed))
+    """What changes nodes, and what lost ones held: others may wait for it."""
+    plans: list[Plan] = []
+    for step in (liveness.plan, guests.plan, addresses.of_nodes):
+        plans.append(step(now, world))
+        if plans[-1].changes:
+            world = world.evolve(plans[-1].changes, at=now)
+    return merged(plans)
 
 
 STEPS = (

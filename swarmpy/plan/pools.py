@@ -103,6 +103,28 @@ def take(subnet: Subnet, used: Collection[str]) -> tuple[str, Subnet] | None:
     return None
 
 
+def givable(subnet: Subnet, address: str) -> bool:
+    """Whether an address of the subnet may be somebody's: not the network's own ones nor a reserved one."""
+    low, high = _span(parse(subnet.subnet))
+    excluded = {bare(one) for one in (subnet.gateway, *subnet.reserved)}
+    number = int(ip_address(address))
+    last = high - 1 if parse(subnet.subnet).version == 4 else high
+    return low < number <= last and address not in excluded
+
+
+def canonical(address: str) -> str:
+    """The address in its usual spelling, "" where it is none."""
+    try:
+        return str(ip_address(address))
+    except ValueError:
+        return ""
+
+
+def version(cidr: str) -> int:
+    """4 or 6."""
+    return 6 if ":" in cidr else 4
+
+
 def _round(first: int, last: int, cursor: int) -> Iterator[int]:
     """All offsets once, beginning behind the cursor."""
     start = cursor + 1 if first <= cursor < last else first

@@ -23,6 +23,8 @@ networks have 8 bytes more, for a check value of 8.)"""
 ALIGNMENT = 4
 """ESP fills up to a multiple of this: an underlay's odd bytes are lost to it."""
 LEAST_MTU = 68
+SHORT_ID = 12
+"""Characters of a container's id that are its host name, where it was given none."""
 
 
 def table(world: Snapshot, network: Network) -> Table:
@@ -45,14 +47,16 @@ def table(world: Snapshot, network: Network) -> Table:
 
 
 def of_node(world: Snapshot, node_id: str) -> frozenset[str]:
-    """Ids of the networks that the node carries: those that its tasks are on, and the ingress network once
-    a port is published anywhere."""
+    """Ids of the networks that the node carries: those that its tasks and guests are on, and the ingress
+    network once a port is published anywhere."""
     found = {
         place.network_id
         for task in (world.bucket_on(node_id) or {}).values()
         if present(task)
         for place in task.networks
     }
+    for guest in (world.guests_on(node_id) or {}).values():
+        found.update(place.network_id for place in guest.networks)
     ingress = world.ingress_network()
     if ingress is not None and any(_meshed(service) for service in world.services.rows.values()):
         found.add(ingress.id)
@@ -66,11 +70,12 @@ def present(task: Task) -> bool:
 
 
 def members(world: Snapshot, network: Network, tasks: Iterable[Task]) -> list[Node]:
-    """The nodes that carry the network, by id."""
+    """The nodes that carry the network, by id. `tasks`: its present ones."""
     if network.view.ingress:
         return list(world.nodes)
-    ids = sorted({task.node_id for task in tasks})
-    return [node for node in (world.nodes.get(one) for one in ids) if node is not None]
+    ids = {task.node_id for task in tasks}
+    ids.update(guest.node_id for guest in (world.guests_in(network.id) or {}).values())
+    return [node for node in (world.nodes.get(one) for one in sorted(ids)) if node is not None]
 
 
 def _mtu(network: Network, nodes: list[Node]) -> int:
@@ -111,7 +116,27 @@ def _endpoints(world: Snapshot, network: Network, tasks: list[Task]) -> tuple[En
                 serving=task.id in serving,
             )
         )
-    return tuple(found)
+    found += _guests(world, network)
+    return tuple(sorted(found, key=lambda one: one.id))
+
+
+def _guests(world: Snapshot, network: Network) -> Iterable[Endpoint]:
+    """Containers that are no tasks: found by their own names, behind no service's address."""
+    for guest in (world.guests_in(network.id) or {}).values():
+        node = world.nodes.get(guest.node_id)
+        if node is None:
+            continue
+        place = next(one for one in guest.networks if one.network_id == network.id)
+        yield Endpoint(
+            id=guest.id,
+            name=guest.name,
+            hostname=guest.hostname or guest.container_id[:SHORT_ID],
+            node_id=node.id,
+            vtep=node.vtep,
+            mac=mac_of(guest.id, network.id),
+            addresses=tuple(pools.bare(one) for one in place.addresses),
+            aliases=place.aliases,
+        )
 
 
 def in_traffic(world: Snapshot, tasks: Iterable[Task]) -> frozenset[str]:

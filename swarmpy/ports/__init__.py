@@ -35,6 +35,7 @@ from swarmpy.ports.basics import (
     Instant,
 )
 from swarmpy.ports.cluster import (
+    AttachRequest,
     Control,
     Examination,
     InitRequest,
@@ -96,6 +97,7 @@ from swarmpy.ports.wire import (
 __all__ = [
     "AmbiguousError",
     "Answer",
+    "AttachRequest",
     "Balancer",
     "Body",
     "CallHandler",

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from swarmpy.model.commands import AnyCommand, Result
 from swarmpy.model.examination import Finding, Held
+from swarmpy.model.objects import Attachment, Guest
+from swarmpy.plan.container import Wire
 from swarmpy.ports.engine import LogQuery
 from swarmpy.state.snapshot import Snapshot
 
@@ -124,6 +126,18 @@ class NodeView:
     cluster_id: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class AttachRequest:
+    """A container of this node that wants places in networks, which are named by id or name. `guest_id` is
+    drawn by the caller, and the same for all of a container's places."""
+
+    guest_id: str
+    networks: tuple[Attachment, ...]
+    name: str = ""
+    container_id: str = ""
+    hostname: str = ""
+
+
 class LocalNode(Protocol):
     """This node's membership. Everything raises model.errors.Refusal."""
 
@@ -139,6 +153,18 @@ class LocalNode(Protocol):
 
     async def join(self, request: JoinRequest) -> None:
         """Join a cluster; returns once the node is a member (up to 20 s, then goes on by itself)."""
+
+    async def attach(self, request: AttachRequest) -> tuple[Guest, Mapping[str, Wire]]:
+        """Have the leader give the container its places, and this node and its Engine know the networks; what
+        they are here, by id, is the second part of the answer. The places are kept without a container until
+        `arrived` is called."""
+
+    def arrived(self, guest_id: str) -> None:
+        """The container of an `attach` that was granted is made, or will not be."""
+
+    async def detach(self, guest_id: str, networks: tuple[str, ...] = ()) -> None:
+        """The container gives up its places in these networks (full ids), () in all; unknown ones are
+        fine."""
 
     async def leave(self, *, force: bool = False) -> None:
         """Leave the cluster: tasks are stopped and removed, the state is wiped."""

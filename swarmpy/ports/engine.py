@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from swarmpy.ports.basics import Instant
@@ -45,6 +45,9 @@ class ContainerSeen:
     """Path of its network namespace while it runs."""
     networks: tuple[tuple[str, str], ...] = ()
     """(network's name, the Engine's endpoint id while it runs) of each network that it is connected to."""
+    options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The driver's options of each of these networks that has some, by the network's name."""
+    hostname: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,12 @@ class Engine(Protocol):
 
     async def connect(self, container_id: str, network: str, options: Mapping[str, str]) -> None:
         """Connect a container that does not run yet to one more network, with these driver options."""
+
+    async def disconnect(self, container_id: str, network: str) -> None:
+        """Disconnect a container, running or not, by force; one that is not connected, or gone, is fine."""
+
+    async def connected(self, *, without: str) -> list[ContainerSeen]:
+        """All containers, running or not, that are connected to a network of ours and carry no such label."""
 
     async def start(self, container_id: str) -> None:
         """Start it; started already is fine. Raises EngineError(missing=True), or with the Engine's sentence

@@ -147,6 +147,8 @@ class Container:
             exit_code=self.exit_code, error=self.error, oom_killed=self.oom_killed, health=self.health,
             health_log=self.health_log, started_at=self.started_at, finished_at=self.finished_at,
             ports=self.ports, sandbox=self.sandbox,
+            hostname=str(self.config.get("Hostname") or self.id[:12]),
+            options={name: dict(one) for name, one in sorted(self.places.items()) if one},
             networks=tuple((name, self.endpoint(name)) for name in sorted(self.places)),
         )  # fmt: skip
 

@@ -96,6 +96,24 @@ class SimEngine:
         """One more network."""
         await self.daemon.ask(lambda: self.daemon.find(container_id).connect(network, options))
 
+    async def disconnect(self, container_id: str, network: str) -> None:
+        """One network less."""
+
+        def cut() -> None:
+            container = self.daemon.containers.get(container_id)
+            if container is not None:
+                container.places.pop(network, None)
+
+        await self.daemon.ask(cut)
+
+    async def connected(self, *, without: str) -> list[ContainerSeen]:
+        """Containers on networks of ours."""
+        daemon = self.daemon
+        return await daemon.ask(lambda: [
+            one.seen() for one in daemon._sorted()
+            if without not in one.labels and not daemon.networks.keys().isdisjoint(one.places)
+        ])  # fmt: skip
+
     async def start(self, container_id: str) -> None:
         """Start it."""
         await self.daemon.ask(lambda: self.daemon.begin(container_id), *self.daemon.start_time)

@@ -56,6 +56,14 @@ def _indexes(world: Snapshot) -> Iterator[str]:
     yield from _differing("tasks_of", by_service, lambda key: {task.id for task in world.tasks_of(key)})
     yield from _differing("tasks_on", by_node, lambda key: {task.id for task in world.tasks_on(key)})
     yield from _differing("bucket_in", by_network, lambda key: set(world.bucket_in(key) or ()))
+    guests_in: dict[str, set[str]] = {}
+    guests_on: dict[str, set[str]] = {}
+    for guest in world.guests:
+        guests_on.setdefault(guest.node_id, set()).add(guest.id)
+        for place in guest.networks:
+            guests_in.setdefault(place.network_id, set()).add(guest.id)
+    yield from _differing("guests_in", guests_in, lambda key: set(world.guests_in(key) or ()))
+    yield from _differing("guests_on", guests_on, lambda key: set(world.guests_on(key) or ()))
     open_ids = {task.id for task in world.tasks if task.status.state < TaskState.ASSIGNED}
     if {task.id for task in world.unplaced()} != open_ids:
         yield "unplaced() differs"
@@ -84,7 +92,7 @@ def _names(world: Snapshot) -> Iterator[str]:
 
 def _versions(world: Snapshot) -> Iterator[str]:
     # A draft stamps what it writes as of the next version.
-    for table in (world.nodes, world.services, world.tasks, world.networks):
+    for table in (world.nodes, world.services, world.tasks, world.networks, world.guests):
         for item in table:
             if item.version > world.version + 1:
                 yield f"{item.id} has version {item.version}, the world is at {world.version}"
@@ -194,6 +202,7 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     ("addresses-inside", "an address outside its subnet is reached by nobody", net.addresses_inside),
     ("subnets-disjoint", "an address must mean one network", net.subnets_disjoint),
     ("network-ids-unique", "frames of one network must not end in another", net.ids_unique),
+    ("guests-settled", "a container without its place is reached by nobody", net.guests_settled),
     ("ports-unique", "a published port leads to one service", net.ports_unique),
 )
 

@@ -10,7 +10,7 @@ from ipaddress import ip_interface, ip_network
 from itertools import pairwise
 
 from swarmpy.model.lifecycle import TERMINAL
-from swarmpy.model.objects import Network, Task
+from swarmpy.model.objects import Guest, Network, Task
 from swarmpy.state.snapshot import Snapshot
 
 
@@ -22,13 +22,15 @@ def _holders(world: Snapshot, network: Network) -> Iterator[tuple[str, str]]:
     for task_id, task in sorted((world.bucket_in(network.id) or {}).items()):
         if task.status.state not in TERMINAL:
             yield from ((address, f"task {task_id}") for address in _addresses(task, network))
+    for guest_id, guest in sorted((world.guests_in(network.id) or {}).items()):
+        yield from ((address, f"guest {guest_id}") for address in _addresses(guest, network))
     if network.view.ingress:
         yield from ((address, f"node {node.id}") for node in world.nodes for address in node.ingress)
     for subnet in network.subnets:
         yield from ((address, "the network itself") for address in (subnet.gateway, *subnet.reserved))
 
 
-def _addresses(task: Task, network: Network) -> Iterator[str]:
+def _addresses(task: Task | Guest, network: Network) -> Iterator[str]:
     for place in task.networks:
         if place.network_id == network.id:
             yield from place.addresses
@@ -76,6 +78,19 @@ def ids_unique(world: Snapshot) -> Iterator[str]:
             yield f"two networks are called {network.name}"
     if sum(network.view.ingress for network in world.networks) > 1:
         yield "there are two ingress networks"
+
+
+def guests_settled(world: Snapshot) -> Iterator[str]:
+    """Every guest is in networks that exist and take guests, with an address, and is no task too."""
+    for guest in world.guests:
+        if guest.id in world.tasks:
+            yield f"{guest.id} is a guest and a task"
+        if not guest.networks:
+            yield f"guest {guest.id} is on no network"
+        for place in guest.networks:
+            network = world.networks.get(place.network_id)
+            if network is None or not network.view.attachable or not place.addresses:
+                yield f"guest {guest.id} has no place in network {place.network_id}"
 
 
 def ports_unique(world: Snapshot) -> Iterator[str]:

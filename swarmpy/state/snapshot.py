@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
 from swarmpy.model import codec
 from swarmpy.model.lifecycle import TaskState
-from swarmpy.model.objects import AnyObject, Cluster, Network, Node, Object, Service, Task, kind_of
+from swarmpy.model.objects import AnyObject, Cluster, Guest, Network, Node, Object, Service, Task, kind_of
 from swarmpy.state.changes import Batch, Change, Put, Request
 
 O = TypeVar("O", bound=Object)  # noqa: E741  the customary letter for an object
@@ -49,7 +49,7 @@ class Table(Generic[O]):
         return (rows[key] for key in sorted(rows))
 
 
-Index = Mapping[str, Mapping[str, Task]]
+Index = Mapping[str, Mapping[str, O]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +63,13 @@ class Snapshot:
     services: Table[Service] = field(default_factory=Table)
     tasks: Table[Task] = field(default_factory=Table)
     networks: Table[Network] = field(default_factory=Table)
+    guests: Table[Guest] = field(default_factory=Table)
     requests: Mapping[str, Request] = field(default_factory=dict)
-    _by_service: Index = field(default_factory=dict)
-    _by_node: Index = field(default_factory=dict)
-    _by_network: Index = field(default_factory=dict)
+    _by_service: Index[Task] = field(default_factory=dict)
+    _by_node: Index[Task] = field(default_factory=dict)
+    _by_network: Index[Task] = field(default_factory=dict)
+    _guests_in: Index[Guest] = field(default_factory=dict)
+    _guests_on: Index[Guest] = field(default_factory=dict)
     _unplaced: Mapping[str, Task] = field(default_factory=dict)
     _names: Mapping[str, str] = field(default_factory=dict)
 
@@ -82,6 +85,14 @@ class Snapshot:
     def bucket_in(self, network_id: str) -> Mapping[str, Task] | None:
         """The tasks with a place in a network as one shared mapping, like `bucket`."""
         return self._by_network.get(network_id)
+
+    def guests_in(self, network_id: str) -> Mapping[str, Guest] | None:
+        """The guests with a place in a network as one shared mapping, like `bucket`."""
+        return self._guests_in.get(network_id)
+
+    def guests_on(self, node_id: str) -> Mapping[str, Guest] | None:
+        """The guests on a node as one shared mapping, like `bucket`."""
+        return self._guests_on.get(node_id)
 
     def service_named(self, name: str) -> Service | None:
         """The service with that name; case does not matter."""
@@ -132,8 +143,9 @@ class Snapshot:
         """The object of a kind by id."""
         if kind == "cluster":
             return self.cluster if self.cluster and self.cluster.id == key else None
-        table: Table[Node] | Table[Service] | Table[Task] | Table[Network] = getattr(self, kind + "s")
-        return table.get(key)
+        table: Table[Any] = getattr(self, kind + "s")
+        found: AnyObject | None = table.get(key)
+        return found
 
     def evolve(self, changes: Iterable[Change], index: int | None = None, at: int | None = None) -> Snapshot:
         """The world after the changes committed at log `index`.
@@ -148,22 +160,22 @@ class Snapshot:
         return replace(after, version=self.version) if index is None else after
 
 
-class _Buckets:
+class _Buckets(Generic[O]):
     """An index being changed: each bucket is copied once, on its first change."""
 
     __slots__ = ("base", "own")
 
-    def __init__(self, base: Index) -> None:
+    def __init__(self, base: Index[O]) -> None:
         self.base = base
-        self.own: dict[str, dict[str, Task]] = {}
+        self.own: dict[str, dict[str, O]] = {}
 
-    def __getitem__(self, key: str) -> dict[str, Task]:
+    def __getitem__(self, key: str) -> dict[str, O]:
         bucket = self.own.get(key)
         if bucket is None:
             bucket = self.own[key] = dict(self.base.get(key, ()))
         return bucket
 
-    def result(self) -> Index:
+    def result(self) -> Index[O]:
         """The index with its changes; empty buckets go."""
         if not self.own:
             return self.base
@@ -184,6 +196,8 @@ class _Editor:
         self.by_service = _Buckets(base._by_service)
         self.by_node = _Buckets(base._by_node)
         self.by_network = _Buckets(base._by_network)
+        self.guests_in = _Buckets(base._guests_in)
+        self.guests_on = _Buckets(base._guests_on)
         self.unplaced: dict[str, Task] | None = None
         self.names: dict[str, str] | None = None
 
@@ -198,8 +212,10 @@ class _Editor:
             base, version=self.index, at=self.at, cluster=self.cluster,
             nodes=self._table("node", base.nodes), services=self._table("service", base.services),
             tasks=self._table("task", base.tasks), networks=self._table("network", base.networks),
+            guests=self._table("guest", base.guests),
             _by_service=self.by_service.result(), _by_node=self.by_node.result(),
             _by_network=self.by_network.result(),
+            _guests_in=self.guests_in.result(), _guests_on=self.guests_on.result(),
             _unplaced=base._unplaced if self.unplaced is None else self.unplaced,
             _names=base._names if self.names is None else self.names,
         )  # fmt: skip
@@ -237,6 +253,12 @@ class _Editor:
             for place in item.networks:
                 self.by_network[place.network_id][item.id] = item
             self._place(item)
+        elif isinstance(item, Guest):
+            if old is not None:
+                self._unlink_guest(cast("Guest", old))
+            self.guests_on[item.node_id][item.id] = item
+            for place in item.networks:
+                self.guests_in[place.network_id][item.id] = item
         elif isinstance(item, Service):
             names = self._names()
             if old is not None:
@@ -251,6 +273,8 @@ class _Editor:
             if old.id in self._open():
                 del self._open()[old.id]
             self.by_service[old.service_id].pop(old.id, None)
+        elif isinstance(old, Guest):
+            self._unlink_guest(old)
         elif isinstance(old, Service):
             self._forget_name(old)
 
@@ -278,6 +302,11 @@ class _Editor:
     def _unlink_node(self, task: Task) -> None:
         if task.node_id:
             self.by_node[task.node_id].pop(task.id, None)
+
+    def _unlink_guest(self, guest: Guest) -> None:
+        self.guests_on[guest.node_id].pop(guest.id, None)
+        for place in guest.networks:
+            self.guests_in[place.network_id].pop(guest.id, None)
 
     def _unlink_networks(self, task: Task) -> None:
         for place in task.networks:
@@ -312,6 +341,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     services: tuple[Service, ...]
     tasks: tuple[Task, ...]
     networks: tuple[Network, ...] = ()
+    guests: tuple[Guest, ...] = ()
     requests: tuple[Request, ...]
 
 
@@ -320,7 +350,8 @@ def save(world: Snapshot) -> bytes:
     return codec.encode(
         Image(version=world.version, at=world.at, cluster=world.cluster, nodes=tuple(world.nodes),
               services=tuple(world.services), tasks=tuple(world.tasks),
-              networks=tuple(world.networks), requests=tuple(world.requests.values()))
+              networks=tuple(world.networks), guests=tuple(world.guests),
+              requests=tuple(world.requests.values()))
     )  # fmt: skip
 
 
@@ -336,14 +367,22 @@ def load(data: bytes) -> Snapshot:
             by_node.setdefault(task.node_id, {})[task.id] = task
         for place in task.networks:
             by_network.setdefault(place.network_id, {})[task.id] = task
+    guests_in: dict[str, dict[str, Guest]] = {}
+    guests_on: dict[str, dict[str, Guest]] = {}
+    for guest in image.guests:
+        guests_on.setdefault(guest.node_id, {})[guest.id] = guest
+        for place in guest.networks:
+            guests_in.setdefault(place.network_id, {})[guest.id] = guest
     return Snapshot(
         version=image.version, at=image.at, cluster=image.cluster,
         nodes=Table({node.id: node for node in image.nodes}),
         services=Table({service.id: service for service in image.services}),
         tasks=Table({task.id: task for task in image.tasks}),
         networks=Table({network.id: network for network in image.networks}),
+        guests=Table({guest.id: guest for guest in image.guests}),
         requests={request.id: request for request in image.requests},
         _by_service=by_service, _by_node=by_node, _by_network=by_network,
+        _guests_in=guests_in, _guests_on=guests_on,
         _unplaced={task.id: task for task in image.tasks if task.status.state < TaskState.ASSIGNED},
         _names={service.name.lower(): service.id for service in image.services},
     )  # fmt: skip

@@ -59,6 +59,7 @@ async def rig() -> AsyncIterator[Rig]:
     await engine.start()
     control = FakeControl()
     local = FakeLocal(control)
+    local.engine_networks = engine.networks
     clock = FakeClock()
     server = ApiServer(local, f"unix://{engine.path}", clock=clock, entropy=FakeEntropy())
     await server.start(folder / "api.sock")

@@ -17,6 +17,11 @@ class FakeEngine:
         self.hung_up = asyncio.Event()
         self.networks: dict[str, dict[str, object]] = {}
         """What it has of networks, by name."""
+        self.refusing = False
+        """Whether it makes no container."""
+        self.connected: dict[str, object] = {}
+        self.labels: dict[str, str] = {}
+        """Of its one container."""
         self._server: asyncio.AbstractServer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -77,7 +82,14 @@ class FakeEngine:
             "/containers/json": [{"Id": "c1"}],
             "/networks/create": {"Id": "n1"},
         }  # fmt: skip
-        if path.startswith("/networks") and path not in answers:
+        if path == "/containers/create":
+            answer(
+                writer, *((404, {"message": "No such image"}) if self.refusing else (201, {"Id": "c" * 64}))
+            )
+        elif path == "/containers/c1/json":
+            answer(writer, 200, {"Id": "c" * 64, "Name": "/one", "Config": {"Labels": self.labels, "Hostname": "h"},
+                                 "NetworkSettings": {"Networks": self.connected}})  # fmt: skip
+        elif path.startswith("/networks") and path not in answers:
             answer(writer, *self._network(method, path.strip("/").split("/")[1:]))
         elif path in answers:
             answer(
@@ -95,7 +107,7 @@ class FakeEngine:
         await writer.drain()
 
     def _network(self, method: str, words: list[str]) -> tuple[int, object]:
-        if not words:
+        if not words or words[0] == "":
             return 200, list(self.networks.values())
         if words == ["prune"]:
             return 200, {"NetworksDeleted": ["idle"]}

@@ -12,16 +12,19 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from swarmpy.model.commands import AnyCommand, Result
+from swarmpy.api.networks import LABEL
+from swarmpy.model.commands import AnyCommand, AttachContainer, DetachContainer, Result
 from swarmpy.model.errors import NotFound, Refusal, Unavailable
 from swarmpy.model.examination import Held
 from swarmpy.model.lifecycle import NodeState, Role, TaskState
-from swarmpy.model.objects import Cluster, Description, Node, NodeStatus, Task, TaskStatus
+from swarmpy.model.objects import Cluster, Description, Guest, Node, NodeStatus, Task, TaskStatus
 from swarmpy.pki import ca, tokens
 from swarmpy.plan import manager
 from swarmpy.plan.admission import network
 from swarmpy.plan.admission.admit import admit
+from swarmpy.plan.container import Wire
 from swarmpy.ports import (
+    AttachRequest,
     Examination,
     InitRequest,
     JoinRequest,
@@ -214,6 +217,9 @@ class FakeLocal:
             managers=(("node1".ljust(25, "0"), "10.0.0.1:2377"),), cluster_id="cluster".ljust(25, "0"),
         )  # fmt: skip
         self.calls: list[object] = []
+        self.expected: set[str] = set()
+        self.engine_networks: dict[str, Any] | None = None
+        """The Engine's, where what is attached is to be seen."""
         self.refusal: Refusal | None = None
 
     def become(self, state: str, *, manager: bool = False) -> None:
@@ -236,6 +242,43 @@ class FakeLocal:
     async def join(self, request: JoinRequest) -> None:
         self._call(request)
         self.shown = NodeView(state="active", node_id="node2".ljust(25, "0"))
+
+    async def attach(self, request: AttachRequest) -> tuple[Guest, dict[str, Wire]]:
+        control = self.control_plane
+        assert control is not None
+        places = []
+        for one in request.networks:
+            found = control.current.networks.get(one.network_id) or control.current.network_named(
+                one.network_id
+            )
+            if found is None:
+                raise NotFound(f"network {one.network_id} not found")
+            places.append(replace(one, network_id=found.id))
+        command = AttachContainer(
+            id=request.guest_id, node=self.shown.node_id, name=request.name, hostname=request.hostname,
+            container_id=request.container_id, networks=tuple(places),
+        )  # fmt: skip
+        await control.submit(command)
+        self.expected.add(request.guest_id)
+        world = control.current
+        guest = world.guests[request.guest_id]
+        found = [world.networks[place.network_id] for place in guest.networks]
+        if self.engine_networks is not None:
+            for one in found:
+                self.engine_networks[one.name] = {
+                    "Name": one.name,
+                    "Id": "ab" * 32,
+                    "Labels": {LABEL: one.id},
+                }
+        return guest, {one.id: Wire(one.name, servers=(one.subnets[0].gateway,)) for one in found}
+
+    def arrived(self, guest_id: str) -> None:
+        self.expected.remove(guest_id)
+
+    async def detach(self, guest_id: str, networks: tuple[str, ...] = ()) -> None:
+        assert self.control_plane is not None
+        command = DetachContainer(id=guest_id, node=self.shown.node_id, networks=networks)
+        await self.control_plane.submit(command)
 
     async def leave(self, *, force: bool = False) -> None:
         self._call(("leave", force))

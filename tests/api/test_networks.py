@@ -80,10 +80,9 @@ async def test_scope_swarm_is_ours_without_a_driver(rig: Rig) -> None:
 
 
 async def test_warnings_of_what_has_no_effect(rig: Rig) -> None:
-    body = {"Name": "x", "Driver": "overlay", "Options": {"odd": "1"}, "Attachable": True}
+    body = {"Name": "x", "Driver": "overlay", "Options": {"odd": "1"}}
     _, said = await rig.call("POST", "/networks/create", body)
     assert "does not know the option odd" in said["Warning"]
-    assert "attachable" in said["Warning"]
 
 
 @pytest.mark.parametrize(
@@ -273,7 +272,7 @@ async def test_services_and_tasks_show_their_places(rig: Rig) -> None:
     assert sorted(addresses)[2:] == [["10.0.1.3/24"], ["10.0.1.4/24"]]
 
 
-# ------------------------------------------------------------ pruning and connecting
+# ------------------------------------------------------------ pruning
 
 
 async def test_prune(rig: Rig) -> None:
@@ -292,17 +291,6 @@ async def test_prune(rig: Rig) -> None:
     assert (await rig.call("POST", f"/networks/prune?filters={until}"))[1] == {"NetworksDeleted": ["idle"]}
     assert (await rig.call("POST", "/networks/prune"))[1] == {"NetworksDeleted": ["idle", "idle1"]}
     assert {one.name for one in rig.control.current.networks} == {"ingress", "back"}
-
-
-async def test_connecting_is_for_the_engines_networks(rig: Rig) -> None:
-    key = await create(rig)
-    rig.engine.networks["web"] = local("web")
-    assert (await rig.call("POST", "/networks/web/connect", {"Container": "c1"}))[0] == 200
-    assert json.loads(rig.engine.bodies[-1]) == {"Container": "c1"}
-    rig.engine.networks["other"] = local("other", "cd" * 32, **{LABEL: "n" * 25})
-    for reference in ("back", key, "other"):
-        status, text = await refusal(rig, "POST", f"/networks/{reference}/connect", {"Container": "c1"})
-        assert (status, "run it as a service with --network" in text) == (501, True)
 
 
 # ------------------------------------------------------------ events

@@ -157,10 +157,11 @@ def test_engine_addresses() -> None:
     ("method", "path", "ours"),
     [
         ("GET", "/v1.41/services", True), ("GET", "/services?x=/containers", True), ("HEAD", "/_ping", True),
-        ("GET", "/v1.41/containers/services/json", False), ("GET", "/version", False),
+        ("GET", "/v1.41/containers/json", False), ("POST", "/containers/services/start", False),
+        ("GET", "/v1.41/containers/services/json", True), ("POST", "/containers/create", True), ("GET", "/version", False),
         ("POST", "/v1.41/networks/create", True), ("GET", "/networks", True), ("GET", "/v1.41/events", True),
         ("GET", "/v1.41/networks/x", True), ("DELETE", "/networks/x", True), ("POST", "/networks/prune", True),
-        ("POST", "/networks/x/connect", True), ("POST", "/networks/x/disconnect", False),
+        ("POST", "/networks/x/connect", True), ("POST", "/networks/x/disconnect", True),
         ("GET", "/servicesx", False), ("GET", "/", False), ("GET", "/swarmpy/v1/status", True),
     ],
 )  # fmt: skip

@@ -14,11 +14,13 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from swarmpy.model.commands import RemoveNetwork
-from swarmpy.model.errors import FailedPrecondition
+from swarmpy.model.commands import AttachContainer, DetachContainer, RemoveNetwork
+from swarmpy.model.errors import FailedPrecondition, Refusal
 from swarmpy.model.lifecycle import NodeState, TaskState, may_follow
+from swarmpy.model.objects import Attachment
 from swarmpy.model.specs import VNI_OPTION
 from swarmpy.plan import constraints, manager, progress, tables
+from swarmpy.plan.admission import attachment
 from swarmpy.plan.admission import network as networks
 from swarmpy.plan.explain import explain
 from swarmpy.state.changes import Delete
@@ -46,11 +48,13 @@ def shuffled(world: Snapshot) -> Snapshot:
         world,
         **{
             kind: Table(turned(getattr(world, kind).rows))
-            for kind in ("nodes", "services", "tasks", "networks")
+            for kind in ("nodes", "services", "tasks", "networks", "guests")
         },
         _by_service={key: turned(rows) for key, rows in reversed(list(world._by_service.items()))},
         _by_node={key: turned(rows) for key, rows in reversed(list(world._by_node.items()))},
         _by_network={key: turned(rows) for key, rows in reversed(list(world._by_network.items()))},
+        _guests_in={key: turned(rows) for key, rows in reversed(list(world._guests_in.items()))},
+        _guests_on={key: turned(rows) for key, rows in reversed(list(world._guests_on.items()))},
         _unplaced=turned(world._unplaced),
     )
 
@@ -116,8 +120,8 @@ class Cluster(RuleBasedStateMachine):
         self.before = self.stage.world
         self.stage.ingress()
         # So small that it fills up.
-        self.stage.network("small", IPAM={"Config": [{"Subnet": "10.9.0.0/29"}]})
-        self.stage.network("front", EnableIPv6=True)
+        self.stage.network("small", Attachable=True, IPAM={"Config": [{"Subnet": "10.9.0.0/29"}]})
+        self.stage.network("front", Attachable=True, EnableIPv6=True)
 
     def lawful(self, now, world):
         """The planner under test, with its laws checked on every use."""
@@ -137,7 +141,10 @@ class Cluster(RuleBasedStateMachine):
         self.check_assignments(world, after)
         self.check_keys(world.cluster.network_keys, after)
         for change in decided.changes:
-            if isinstance(change, Delete) and "must move" not in change.cause:
+            if isinstance(change, Delete) and change.kind == "guest":
+                where = after.nodes.get(world.guests[change.id].node_id)
+                assert where is None or where.status.state == NodeState.DOWN, change
+            elif isinstance(change, Delete) and "must move" not in change.cause:
                 task = world.tasks[change.id]
                 where = after.nodes.get(task.node_id)
                 assert where is None or where.status.state == NodeState.DOWN or not (
@@ -213,6 +220,32 @@ class Cluster(RuleBasedStateMachine):
     @rule(data=st.data())
     def remove(self, data):
         self.stage.remove(data.draw(st.sampled_from(list(self.stage.world.services))).id)
+
+    @rule(
+        name=st.sampled_from(NODES), key=st.sampled_from(["g1", "g2", "g3", "g4"]),
+        nets=st.lists(st.sampled_from(NETWORKS), min_size=1, max_size=2),
+    )  # fmt: skip
+    def attach(self, name, key, nets):
+        """A user runs a container in the cluster's networks, or connects one to more of them."""
+        places = tuple(Attachment(network_id=f"network-{one}") for one in nets)
+        command = AttachContainer(id=key, node=f"node-{name}", name=key, networks=places)
+        try:
+            changes, _ = attachment.attach(self.stage.now, self.stage.world, command)
+        except Refusal:
+            return
+        self.stage.put(*changes)
+        self.stage.plan()
+
+    @precondition(lambda self: len(self.stage.world.guests))
+    @rule(data=st.data(), nets=st.lists(st.sampled_from(NETWORKS), max_size=1))
+    def detach(self, data, nets):
+        guest = data.draw(st.sampled_from(list(self.stage.world.guests)))
+        command = DetachContainer(
+            id=guest.id, node=guest.node_id, networks=tuple(f"network-{one}" for one in nets)
+        )
+        changes, _ = attachment.detach(self.stage.now, self.stage.world, command)
+        self.stage.put(*changes)
+        self.stage.plan()
 
     # ---- operators
 

@@ -13,6 +13,7 @@ from swarmpy.model.objects import (
     Attachment,
     Cluster,
     Description,
+    Guest,
     Network,
     Node,
     NodeStatus,
@@ -49,6 +50,8 @@ def reserving(key):
 ended = [task(f"t{n}", TaskState.FAILED, desired=TaskState.SHUTDOWN) for n in range(7)]
 
 NET = Network(id="x", name="front", vni=4097, subnets=(Subnet(subnet="10.0.1.0/24", gateway="10.0.1.1"),))
+ATTACHABLE = with_(NET, spec='{"Attachable":true}')
+GUEST = Guest(id="g", node_id="n", networks=(Attachment(network_id="x", addresses=("10.0.1.5/24",)),))
 PORT = Port(target_port=80, published_port=8080)
 
 
@@ -64,6 +67,18 @@ BAD = [
     ("network-ids-unique", world(NET, with_(NET, id="y", name="back", subnets=()))),
     ("ports-unique", world(with_(SERVICE, ports=(PORT,)), with_(SERVICE, id="r", name="db", ports=(PORT,)))),
     ("indexes", replace(world(SERVICE, task()), _by_node={})),
+    ("indexes", replace(world(ATTACHABLE, GUEST), _guests_in={})),
+    ("indexes", replace(world(ATTACHABLE, GUEST), _guests_on={})),
+    ("addresses-unique", world(SERVICE, NODE, ATTACHABLE, GUEST, placed("t1", "10.0.1.5/24"))),
+    (
+        "addresses-inside",
+        world(ATTACHABLE, with_(GUEST, networks=(Attachment(network_id="x", addresses=("10.0.2.5/24",)),))),
+    ),
+    ("guests-settled", world(NET, GUEST)),
+    ("guests-settled", world(GUEST)),
+    ("guests-settled", world(ATTACHABLE, with_(GUEST, networks=()))),
+    ("guests-settled", world(ATTACHABLE, with_(GUEST, networks=(Attachment(network_id="x"),)))),
+    ("guests-settled", world(SERVICE, NODE, ATTACHABLE, with_(GUEST, id="t"), task())),
     ("names-unique", world(SERVICE, with_(SERVICE, id="r", name="WEB"))),
     ("versions-bounded", replace(world(SERVICE), version=-5)),
     ("specs-readable", world(with_(SERVICE, spec='{"Name":7}'))),
@@ -107,6 +122,6 @@ def test_each_step_rule_catches_its_fault(name, old, new):
 def test_all_rules_are_tested_and_good_worlds_pass():
     assert {name for name, _, _ in RULES} == {name for name, _ in BAD}
     assert {name for name, _, _ in STEP_RULES} == {name for name, _, _ in STEPS}
-    assert check(Snapshot()) == check(START) == []
+    assert check(Snapshot()) == check(START) == check(world(NODE, ATTACHABLE, GUEST)) == []
     assert check_transition(Snapshot(), START) == []
     assert check_transition(START, START.evolve([Delete("task", "t")], 2, 11)) == []

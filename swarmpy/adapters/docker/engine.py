@@ -11,14 +11,14 @@ import math
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import docker
 import docker.errors
-import docker.types
 import docker.utils
 
+from swarmpy.adapters.docker import nets
 from swarmpy.adapters.docker.seen import (
     GONE,
     container_seen,
@@ -38,26 +38,9 @@ ANSWER = 120.0
 """Seconds without a byte after which the Engine counts as gone; a start on a loaded machine takes long."""
 ACTIONS = ("create", "start", "die", "destroy", "oom", "pause", "unpause", "health_status")
 """Events that change what ContainerSeen shows; the rest (exec_…, attach, top) is noise."""
-NETWORK_DRIVER = "swarmpy"
-"""The network driver's name: that of its socket in the Engine's plugin folder."""
-NETWORK_LABEL = "io.swarmpy.network"
 _CHUNK = 65536
 _OLDEST_API = "1.41"
 """Engine 20.10's; only spoken until the Engine has said what it speaks."""
-
-
-def _give_way(client: docker.APIClient, name: str, key: str) -> None:
-    """Remove the counterpart of a network that was removed from the cluster, for its namesake."""
-    try:
-        client.remove_network(key)
-    except docker.errors.NotFound:
-        return
-    except docker.errors.APIError as error:
-        raise EngineError(
-            f"this node's Engine still has containers of a network {name} that is gone: the cluster's new "
-            f"one takes its place when they have ended ({error.explanation})",
-            conflict=True,
-        ) from None
 
 
 class DockerEngine:
@@ -232,49 +215,16 @@ class DockerEngine:
         await self._call(lambda client: self._ensure_network(client, name, network_id))
 
     def _ensure_network(self, client: docker.APIClient, name: str, network_id: str) -> None:
-        def known() -> list[str]:
-            ours: list[tuple[str, str]] = []
-            for one in client.networks(names=[name]):
-                if one["Name"] != name:
-                    continue  # the filter matches parts of names
-                label = (one.get("Labels") or {}).get(NETWORK_LABEL)
-                if label == network_id:
-                    ours.append((str(one["Created"]), str(one["Id"])))
-                    continue
-                if label is not None:
-                    _give_way(client, name, str(one["Id"]))
-                    continue
-                raise EngineError(
-                    f"this node's Engine has a network {name} of its own: remove or rename that one, so that "
-                    "the cluster's network can be there",
-                    conflict=True,
-                )
-            return [key for _, key in sorted(ours)]
-
         # The Engine makes two of one name for two who ask at once, and then accepts that name from nobody.
         with self._making:
-            there = known()
-            if not there:
-                client.create_network(
-                    name,
-                    driver=NETWORK_DRIVER,
-                    ipam=docker.types.IPAMConfig(driver="null"),
-                    labels={NETWORK_LABEL: network_id},
-                    check_duplicate=True,
-                )
-            surplus = len(there) - 1
-            for one in reversed(there):
-                if surplus > 0:
-                    with suppress(docker.errors.APIError):  # it is in use: another one must go
-                        client.remove_network(one)
-                        surplus -= 1
+            nets.ensure(client, name, network_id)
 
     async def networks(self) -> Mapping[str, str]:
         """Networks of ours: cluster-wide id by name."""
 
         def look(client: docker.APIClient) -> dict[str, str]:
-            found = client.networks(filters={"label": [NETWORK_LABEL]})
-            return {str(one["Name"]): str(one["Labels"][NETWORK_LABEL]) for one in found}
+            found = client.networks(filters={"label": [nets.NETWORK_LABEL]})
+            return {str(one["Name"]): str(one["Labels"][nets.NETWORK_LABEL]) for one in found}
 
         return await self._call(look)
 
@@ -296,6 +246,22 @@ class DockerEngine:
             )
         finally:
             self._touch(container_id)
+
+    async def disconnect(self, container_id: str, network: str) -> None:
+        """Disconnect by force; not connected, or gone, is fine."""
+        try:
+            await self._call(
+                lambda client: client.disconnect_container_from_network(container_id, network, force=True)
+            )
+        except EngineError as error:
+            if not error.missing and "is not connected to" not in str(error):
+                raise
+        finally:
+            self._touch(container_id)
+
+    async def connected(self, *, without: str) -> list[ContainerSeen]:
+        """Containers on networks of ours that carry no such label."""
+        return await self._call(lambda client: nets.connected(client, without))
 
     # ------------------------------------------------------------ running
 

@@ -56,6 +56,7 @@ def container_seen(inspected: Mapping[str, Any]) -> ContainerSeen:
         id=str(inspected["Id"]),
         name=str(inspected.get("Name", "")).lstrip("/"),
         labels=dict((inspected.get("Config") or {}).get("Labels") or {}),
+        hostname=str((inspected.get("Config") or {}).get("Hostname") or ""),
         state=str(state.get("Status", "")),
         pid=int(state.get("Pid") or 0),
         exit_code=int(state.get("ExitCode") or 0),
@@ -72,7 +73,9 @@ def container_seen(inspected: Mapping[str, Any]) -> ContainerSeen:
 
 def _network(settings: Mapping[str, Any]) -> dict[str, Any]:
     connected = settings.get("Networks") or {}
+    options = {name: (one or {}).get("DriverOpts") for name, one in connected.items()}
     return {
+        "options": {name: dict(one) for name, one in sorted(options.items()) if one},
         "sandbox": str(settings.get("SandboxKey") or ""),
         "networks": tuple(
             (name, str((connected[name] or {}).get("EndpointID") or "")) for name in sorted(connected)

@@ -8,7 +8,7 @@ decide. What does not belong here: the admissions themselves (one file per noun)
 from __future__ import annotations
 
 from swarmpy.model import commands as c
-from swarmpy.plan.admission import cluster, network, node, service, tasks
+from swarmpy.plan.admission import attachment, cluster, network, node, service, tasks
 from swarmpy.state.changes import Change
 from swarmpy.state.snapshot import Snapshot
 
@@ -30,10 +30,8 @@ def admit(
             return service.update(now, world, command)
         case c.RemoveService():
             return service.remove(now, world, command)
-        case c.CreateNetwork():
-            return network.create(now, world, command)
-        case c.RemoveNetwork():
-            return network.remove(now, world, command)
+        case c.CreateNetwork() | c.RemoveNetwork() | c.AttachContainer() | c.DetachContainer():
+            return _admit_network(now, world, command)
         case c.InitCluster():
             return cluster.init(now, world, command)
         case c.UpdateCluster():
@@ -42,6 +40,18 @@ def admit(
             return cluster.add_pools(now, world, command)
         case _:
             return _admit_node(now, world, command, reachable)
+
+
+def _admit_network(now: int, world: Snapshot, command: c.NetworkCommand) -> tuple[list[Change], c.Result]:
+    match command:
+        case c.CreateNetwork():
+            return network.create(now, world, command)
+        case c.RemoveNetwork():
+            return network.remove(now, world, command)
+        case c.AttachContainer():
+            return attachment.attach(now, world, command)
+        case c.DetachContainer():
+            return attachment.detach(now, world, command)
 
 
 def _admit_node(

@@ -50,8 +50,6 @@ def create(now: int, world: Snapshot, command: CreateNetwork) -> Admitted:
     )  # fmt: skip
     unknown = sorted(set(spec.options) - KNOWN_OPTIONS)
     warnings = [f"the overlay driver does not know the option {name}: it has no effect" for name in unknown]
-    if spec.attachable:
-        warnings.append("attachable has no effect yet: containers join the network as tasks of services only")
     return [Put(network, "network create")], Result(id=network.id, warnings=tuple(warnings))
 
 
@@ -73,6 +71,13 @@ def remove(_now: int, world: Snapshot, command: RemoveNetwork) -> Admitted:
     for key, task in sorted((world.bucket_in(network.id) or {}).items()):
         if task.status.state not in TERMINAL:
             raise FailedPrecondition(f"network {network.id} is in use by task {key}")
+    for _, guest in sorted((world.guests_in(network.id) or {}).items()):
+        node = world.nodes.get(guest.node_id)
+        where = f" on node {node.hostname}" if node is not None else ""
+        raise FailedPrecondition(
+            f"network {network.id} is in use by container {guest.name or guest.container_id or guest.id}"
+            f"{where}: remove or disconnect it first"
+        )
     return [Delete("network", network.id, "network remove")], Result(id=network.id)
 
 

@@ -155,7 +155,10 @@ def leave(now: int, world: Snapshot, command: Leave) -> tuple[list[Change], Resu
     status = NodeStatus(
         state=NodeState.DOWN, message="node left the swarm", address=node.status.address, since=now
     )
-    return [Put(replace(node, status=status), "swarm leave")], Result(id=node.id)
+    gone: list[Change] = [
+        Delete("guest", key, "its node left the swarm") for key in sorted(world.guests_on(node.id) or ())
+    ]
+    return [Put(replace(node, status=status), "swarm leave"), *gone], Result(id=node.id)
 
 
 def effective_role(node: Node) -> Role:

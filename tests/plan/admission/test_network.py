@@ -158,14 +158,11 @@ def test_all_vxlan_ids_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_option_without_effect_is_said_so() -> None:
     command = CreateNetwork(
         id="x",
-        spec=json.dumps({"Name": "x", "Options": {"odd": "1", MTU_OPTION: "9000"}, "Attachable": True}),
+        spec=json.dumps({"Name": "x", "Options": {"odd": "1", MTU_OPTION: "9000"}}),
     )
     changes, result = network.create(NOW, begin(), command)
     assert len(changes) == 1
-    assert result.warnings == (
-        "the overlay driver does not know the option odd: it has no effect",
-        "attachable has no effect yet: containers join the network as tasks of services only",
-    )
+    assert result.warnings == ("the overlay driver does not know the option odd: it has no effect",)
 
 
 def test_encryption_needs_every_nodes_kernel() -> None:
