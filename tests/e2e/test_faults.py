@@ -92,20 +92,3 @@ def test_a_dead_workers_replicas_run_elsewhere_and_it_may_come_back(cluster: Clu
     until(lambda: cluster.nodes()["w2"]["Status"] == "Ready", 30, "w2 is Ready")
     until(lambda: not cluster.containers("exodus", "w2"), 30, "w2 runs nothing it should not")
     assert took < 15
-
-
-def test_all_daemons_killed_at_once_restart_no_container(cluster: Cluster) -> None:
-    cluster.create("steady", "--replicas", "5")
-    cluster.await_running("steady", 5)
-    everyone = cluster.managers + cluster.workers
-    before = {node: cluster.containers("steady", node) for node in everyone}
-    for node in everyone:
-        cluster.kill(node, "daemon")
-    for node in everyone:
-        cluster.start(node, "daemon")
-    until(lambda: all(row["Status"] == "Ready" for row in cluster.nodes().values()), 60, "all are Ready")
-    # A change that is carried out proves that nothing is still being thought over.
-    cluster.swarmpy("service", "scale", "-d", "steady=6")
-    cluster.await_running("steady", 6)
-    for node in everyone:
-        assert before[node].items() <= cluster.containers("steady", node).items(), node
