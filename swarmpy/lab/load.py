@@ -1,7 +1,7 @@
 """A load generator: sends requests to published ports until told to stop, and counts what failed.
 
 Run as `python -m swarmpy.lab.load [OPTIONS] HOST:PORT...` on a node outside the cluster (lab node c1).
-Bounded in rate, workers and requests. On SIGTERM, SIGINT or after the last request it prints one JSON object:
+Bounded in rate, workers and requests. It says `sending` when it begins. On SIGTERM, SIGINT or after the last request it prints one JSON object:
 how many were sent, how many failed and how, which hosts, versions and client addresses the answers named.
 What belongs here: sending and counting. What does not: what is done to the cluster meanwhile.
 """
@@ -157,6 +157,7 @@ def main(argv: list[str] | None = None) -> int:
     workers = [threading.Thread(target=load.work, name=f"load-{n}") for n in range(options.workers)]
     for worker in workers:
         worker.start()
+    print("sending", flush=True)
     if options.until_eof:
         # Signals do not pass through every program that runs this one in another namespace; its end does.
         sys.stdin.read()

@@ -40,6 +40,8 @@ def traffic(cluster: Cluster, *targets: str, rate: float = 40) -> Iterator[Traff
     command += [sys.executable, "-m", "swarmpy.lab.load", "--until-eof", "--rate", str(rate), *targets]
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "sending\n"
     made = Traffic(process)
     try:
         yield made
