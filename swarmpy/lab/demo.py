@@ -151,9 +151,10 @@ class Requests:
     def end(self) -> None:
         """Stop, and say what came of it."""
         out, err = self._process.communicate(timeout=60)
-        if not out:
+        lines = out.splitlines()
+        if len(lines) < 2:
             raise LabError(f"the load generator failed: {err.strip()}")
-        told = json.loads(out.splitlines()[-1])
+        told = json.loads(lines[-1])
         _say(f"{told['sent']} requests were sent meanwhile, {told['failed']} failed")
         for failure in told["failures"][:5]:
             print(f"          {failure['target']}: {failure['error']}", flush=True)
