@@ -2,8 +2,8 @@
 
 Run as `python -m swarmpy.lab.load [OPTIONS] HOST:PORT...` on a node outside the cluster (lab node c1).
 Bounded in rate, workers and requests. It says `sending` when it begins. On SIGTERM, SIGINT or after the last
-request it prints one JSON object: how many were sent, how many failed and how, which hosts, versions and client
-addresses the answers named.
+request it prints one JSON object: how many were sent, how many failed and how, which hosts, versions and
+client addresses the answers named.
 What belongs here: sending and counting. What does not: what is done to the cluster meanwhile.
 """
 
