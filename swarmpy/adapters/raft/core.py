@@ -108,6 +108,7 @@ class Core(Installing):
     def tick(self) -> None:
         """One turn of SyncObj: campaign, commit, check the quorum, apply, append; then reads."""
         if self.removed:
+            self._turn_away()  # who waits here would wait for ever, and the loop would turn for them
             return
         before = self.commit_index
         self.doTick(0.0)
@@ -151,9 +152,7 @@ class Core(Installing):
         leads. During a transfer nothing is appended: it waits, or learns that we do not lead any more.
         """
         if self.raft_state != LEADER:
-            while self.proposals:
-                proposal = self.proposals.popleft()
-                self._tell(partial(proposal.done, 0, None, FAIL_REASON.NOT_LEADER))
+            self._turn_away()
             return
         size = 0
         while self.proposals and self.transfer_to is None and size < self.settings.turn_bytes:
@@ -164,6 +163,12 @@ class Core(Installing):
             size += len(proposal.entry)
         if size:
             self._SyncObj__sendAppendEntries()
+
+    def _turn_away(self) -> None:
+        """Tell all proposers that this member does not lead."""
+        while self.proposals:
+            proposal = self.proposals.popleft()
+            self._tell(partial(proposal.done, 0, None, FAIL_REASON.NOT_LEADER))
 
     def _proposed(self, proposal: Proposal, index: int, result: Any, reason: int) -> None:
         self._tell(partial(proposal.done, index, result, reason))
