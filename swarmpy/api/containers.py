@@ -20,6 +20,7 @@ from aiohttp import web
 from swarmpy.api import body, endpoints, refs, render
 from swarmpy.api.engine import EngineAbsentError, Reply
 from swarmpy.api.errors import HttpError, text_of
+from swarmpy.api.forward import SECONDS, handed_on, passed
 from swarmpy.api.info import ENGINE_AWAY
 from swarmpy.api.networks import LABEL
 from swarmpy.api.site import Route, Site
@@ -31,9 +32,6 @@ from swarmpy.ports import AttachRequest
 log = logging.getLogger("swarmpy.api")
 
 Json = dict[str, Any]
-
-_FORWARDED = ("Content-Type", "User-Agent", "X-Registry-Auth")
-_ENGINE_SECONDS = 120.0
 
 
 class Containers:
@@ -60,7 +58,7 @@ class Containers:
         asked = endpoints.wanted(raw) if self._active else {}
         ours = {one: called for one in asked if (called := await self._ours(one))}
         if not ours:
-            return _passed(await self._engine(request, data))
+            return passed(await self._engine(request, data))
         # What is begun is brought to an end, whether the client still listens or not.
         return await asyncio.shield(asyncio.ensure_future(self._create(request, raw, asked, ours)))
 
@@ -81,7 +79,7 @@ class Containers:
             guest, wires = await self._attach(asking, next(iter(ours)))
         except NotFound:
             # Nobody's: the Engine says so in its own words.
-            return _passed(await self._engine(request, await request.read()))
+            return passed(await self._engine(request, await request.read()))
         made = False
         try:
             sent = msgspec.json.encode(endpoints.rewritten(raw, guest, wires, ours))
@@ -91,7 +89,7 @@ class Containers:
             self._site.local.arrived(guest.id)
             if not made:
                 await self._forget(guest.id)
-        return _passed(reply)
+        return passed(reply)
 
     async def inspect(self, request: web.Request) -> web.Response:
         """GET /containers/{id}/json: networks of ours under the cluster's ids."""
@@ -100,7 +98,7 @@ class Containers:
             found = _object(reply.body)
             if endpoints.shown(found):
                 return render.respond(found)
-        return _passed(reply)
+        return passed(reply)
 
     async def connect(self, request: web.Request) -> web.Response:
         """POST /networks/{id}/connect."""
@@ -108,10 +106,10 @@ class Containers:
         reference, raw = request.match_info["id"], _object(data)
         called = await self._ours(reference) if self._active else ""
         if not called:
-            return _passed(await self._engine(request, data))
+            return passed(await self._engine(request, data))
         container = await self._container(raw)
         if container is None:
-            return _passed(await self._engine(request, data))
+            return passed(await self._engine(request, data))
         return await asyncio.shield(asyncio.ensure_future(self._connect(request, raw, called, container)))
 
     async def _connect(self, request: web.Request, raw: Json, called: str, container: Json) -> web.Response:
@@ -129,7 +127,7 @@ class Containers:
         try:
             guest, wires = await self._attach(asking, reference)
         except NotFound:
-            return _passed(await self._engine(request, await request.read()))
+            return passed(await self._engine(request, await request.read()))
         made = False
         found: Attachment | None = None
         try:
@@ -148,21 +146,21 @@ class Containers:
             self._site.local.arrived(guest.id)
             if not made and found is not None:
                 await self._forget(guest.id, found.network_id)
-        return _passed(reply)
+        return passed(reply)
 
     async def disconnect(self, request: web.Request) -> web.Response:
         """POST /networks/{id}/disconnect."""
         data = await request.read()
         counterpart = await self._counterpart(request.match_info["id"])
         if counterpart is None:
-            return _passed(await self._engine(request, data))
+            return passed(await self._engine(request, data))
         container = await self._container(_object(data))
         reply = await self._engine(request, data, self._path(request, str(counterpart["Name"])))
         if reply.status < 300 and container is not None:
             guest_id = endpoints.owner(container)
             if guest_id:
                 await self._forget(guest_id, str(counterpart["Labels"][LABEL]))
-        return _passed(reply)
+        return passed(reply)
 
     # ------------------------------------------------------------ the cluster's part
 
@@ -244,18 +242,12 @@ class Containers:
 
     async def _get(self, path: str) -> Reply:
         try:
-            return await self._site.engine.request("GET", path, timeout=_ENGINE_SECONDS)
+            return await self._site.engine.request("GET", path, timeout=SECONDS)
         except EngineAbsentError as error:
             raise HttpError(503, ENGINE_AWAY.format(reason=error)) from None
 
     async def _engine(self, request: web.Request, data: bytes = b"", path: str = "") -> Reply:
-        kept = {name: request.headers[name] for name in _FORWARDED if name in request.headers}
-        try:
-            return await self._site.engine.request(
-                request.method, path or request.raw_path, body=data, headers=kept, timeout=_ENGINE_SECONDS
-            )
-        except EngineAbsentError as error:
-            raise HttpError(503, ENGINE_AWAY.format(reason=error)) from None
+        return await handed_on(self._site, request, data, path)
 
 
 def _called(place: Attachment, called: str) -> Attachment:
@@ -268,8 +260,3 @@ def _object(data: bytes) -> Json:
         return body.parse_object(data)
     except HttpError:
         return {}
-
-
-def _passed(reply: Reply) -> web.Response:
-    kind = reply.headers.get("Content-Type", "application/json").partition(";")[0]
-    return web.Response(status=reply.status, body=reply.body, content_type=kind)

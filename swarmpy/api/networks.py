@@ -18,6 +18,7 @@ from aiohttp import web
 from swarmpy.api import body, filters, netrender, refs, render
 from swarmpy.api.engine import EngineAbsentError, Reply
 from swarmpy.api.errors import HttpError, plain
+from swarmpy.api.forward import handed_on, passed
 from swarmpy.api.info import ENGINE_AWAY
 from swarmpy.api.site import Route, Site
 from swarmpy.model.commands import CreateNetwork, RemoveNetwork
@@ -30,10 +31,8 @@ from swarmpy.plan.places import USABLE
 from swarmpy.state.snapshot import Snapshot
 
 LABEL = "io.swarmpy.network"
-_FORWARDED = ("Content-Type", "User-Agent")
 _FILTERS = ("driver", "id", "label", "name", "scope", "type", "dangling")
 _NO = ("0", "false")
-_ENGINE_SECONDS = 60.0
 
 
 class Networks:
@@ -69,7 +68,7 @@ class Networks:
             if world is None or LABEL not in (one.get("Labels") or {})
         ] if reply.status == 200 else []  # fmt: skip
         if reply.status != 200 and (reply.status < 500 or not ours):
-            return _passed(reply)
+            return passed(reply)
         return render.respond([*ours, *theirs])
 
     async def inspect(self, request: web.Request) -> web.Response:
@@ -83,7 +82,7 @@ class Networks:
             reply = await self._engine(request)
             found = _labelled(reply)
             if found is None:
-                return _passed(reply)
+                return passed(reply)
             if request.query.get("scope", "swarm") != "swarm":
                 raise HttpError(404, f"network {request.match_info['id']} not found")
             item = world.networks.get(found["Labels"][LABEL]) if world is not None else None
@@ -106,7 +105,7 @@ class Networks:
         except EngineAbsentError as error:
             raise HttpError(503, ENGINE_AWAY.format(reason=error)) from None
         if reply.status != 200:
-            return _passed(reply)
+            return passed(reply)
         found = msgspec.json.decode(reply.body, type=dict[str, Any])
         return render.respond({**found, "Id": name, "Scope": "swarm"})
 
@@ -119,7 +118,7 @@ class Networks:
             world = await self._world()
             if world is not None and isinstance(name, str) and world.network_named(name) is not None:
                 raise HttpError(409, f"network with name {name} already exists")
-            return _passed(await self._engine(request, data))
+            return passed(await self._engine(request, data))
         with plain():
             name = network_view(compact(raw)).name
         if name in PREDEFINED:
@@ -146,7 +145,7 @@ class Networks:
             # Not the Engine's counterpart of one of ours: containers of the cluster are to use it.
             found = _labelled(await self._look(request))
             if found is None:
-                return _passed(await self._engine(request))
+                return passed(await self._engine(request))
             world = await self._site.control().world()
             item = refs.network(world, found["Labels"][LABEL])
         await self._site.submit(RemoveNetwork(request_id=self._site.request_id(request), network=item.id))
@@ -165,7 +164,7 @@ class Networks:
         path = f"{request.raw_path.partition('?')[0]}?filters={quote(json.dumps(said))}"
         reply = await self._engine(request, path=path)
         if reply.status != 200:
-            return _passed(reply)
+            return passed(reply)
         shown = msgspec.json.decode(reply.body, type=dict[str, Any])
         gone: list[str] = list(shown.get("NetworksDeleted") or [])
         world = await self._world()
@@ -233,17 +232,7 @@ class Networks:
             raise HttpError(503, ENGINE_AWAY.format(reason=error)) from None
 
     async def _engine(self, request: web.Request, data: bytes = b"", path: str = "") -> Reply:
-        kept = {name: request.headers[name] for name in _FORWARDED if name in request.headers}
-        try:
-            return await self._site.engine.request(
-                request.method, path or request.raw_path, body=data, headers=kept, timeout=_ENGINE_SECONDS
-            )
-        except EngineAbsentError as error:
-            raise HttpError(503, ENGINE_AWAY.format(reason=error)) from None
-
-
-def _passed(reply: Reply) -> web.Response:
-    return web.Response(status=reply.status, body=reply.body, content_type="application/json")
+        return await handed_on(self._site, request, data, path)
 
 
 def _labelled(reply: Reply) -> dict[str, Any] | None:
