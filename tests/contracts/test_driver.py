@@ -14,7 +14,7 @@ import pytest
 
 from swarmpy.adapters.dns import NameServers
 from swarmpy.adapters.docker import DockerEngine
-from swarmpy.adapters.docker.engine import NETWORK_DRIVER, NETWORK_LABEL
+from swarmpy.adapters.docker.nets import NETWORK_DRIVER, NETWORK_LABEL
 from swarmpy.adapters.driver import NetworkDriver
 from swarmpy.model.links import Answer, Question
 from swarmpy.ports import EngineError
@@ -271,7 +271,7 @@ async def ours(
     engine: NetEngine, client: docker.APIClient, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[DockerEngine]:
     """The Engine port, making networks of the driver under test."""
-    monkeypatch.setattr("swarmpy.adapters.docker.engine.NETWORK_DRIVER", DRIVER)
+    monkeypatch.setattr("swarmpy.adapters.docker.nets.NETWORK_DRIVER", DRIVER)
     made = DockerEngine(engine.url)
     yield made
     for one in client.networks(filters={"label": [NETWORK_LABEL]}):
