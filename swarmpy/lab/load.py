@@ -3,7 +3,9 @@
 Run as `python -m swarmpy.lab.load [OPTIONS] HOST:PORT...` on a node outside the cluster (lab node c1).
 Bounded in rate, workers and requests. It says `sending` when it begins. On SIGTERM, SIGINT or after the last
 request it prints one JSON object: how many were sent, how many failed and how, which hosts, versions and
-client addresses the answers named.
+client addresses the answers named. A kept connection that the server closed just as it was used again is no
+failure: the request is sent once more on a new one, as every HTTP client does (RFC 9112, section 9.3.1), and
+counted as `reopened`.
 What belongs here: sending and counting. What does not: what is done to the cluster meanwhile.
 """
 
@@ -31,6 +33,7 @@ class Tally:
 
     sent: int = 0
     failed: int = 0
+    reopened: int = 0
     failures: list[dict[str, Any]] = field(default_factory=list)
     seen: dict[str, Counter[str]] = field(default_factory=dict)
     slowest: float = 0.0
@@ -45,6 +48,11 @@ class Tally:
                 key, equals, value = word.partition("=")
                 if equals:
                     self.seen.setdefault(key, Counter())[value] += 1
+
+    def closed_under_it(self) -> None:
+        """A kept connection ended before the answer began."""
+        with self.lock:
+            self.reopened += 1
 
     def went_wrong(self, target: str, error: str, at: float, seconds: float) -> None:
         """A request without a good answer."""
@@ -61,6 +69,7 @@ class Tally:
             return {
                 "sent": self.sent,
                 "failed": self.failed,
+                "reopened": self.reopened,
                 "seconds": round(time.time() - began, 2),
                 "slowest": round(self.slowest, 3),
                 "failures": list(self.failures),
@@ -68,9 +77,13 @@ class Tally:
             }
 
 
+CLOSED = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
+"""What a connection that the server closed while it was idle answers the next request with."""
+
+
 class Load:
     """Workers that take turns at the targets. `keep`: each worker keeps its connections open and opens one
-    anew only when the server said that it closes it."""
+    anew only when the server closed it."""
 
     def __init__(self, targets: list[str], *, timeout: float, rate: float, most: int, keep: bool) -> None:
         self._targets = itertools.cycle(targets)
@@ -106,23 +119,41 @@ class Load:
 
     def _request(self, target: str, kept: dict[str, http.client.HTTPConnection]) -> None:
         at, began = time.time(), time.monotonic()
-        connection = kept.pop(target, None) or http.client.HTTPConnection(target, timeout=self._timeout)
+        connection = kept.pop(target, None)
         try:
-            connection.request("GET", "/", headers={} if self._keep else {"Connection": "close"})
-            reply = connection.getresponse()
-            body = reply.read().decode(errors="replace")
-            if reply.status != 200:
-                raise http.client.HTTPException(f"status {reply.status}")
+            if connection is None:
+                connection = self._new(target)
+                reply, body = self._ask(connection)
+            else:
+                try:
+                    reply, body = self._ask(connection)
+                except CLOSED:
+                    self.tally.closed_under_it()
+                    connection.close()
+                    connection = self._new(target)
+                    reply, body = self._ask(connection)
         except (OSError, http.client.HTTPException) as error:
             seconds = time.monotonic() - began
             self.tally.went_wrong(target, f"{type(error).__name__}: {error}", at, seconds)
-            connection.close()
+            if connection is not None:
+                connection.close()
             return
         self.tally.answered(body, time.monotonic() - began)
         if self._keep and not reply.will_close:
             kept[target] = connection
         else:
             connection.close()
+
+    def _new(self, target: str) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(target, timeout=self._timeout)
+
+    def _ask(self, connection: http.client.HTTPConnection) -> tuple[http.client.HTTPResponse, str]:
+        connection.request("GET", "/", headers={} if self._keep else {"Connection": "close"})
+        reply = connection.getresponse()
+        body = reply.read().decode(errors="replace")
+        if reply.status != 200:
+            raise http.client.HTTPException(f"status {reply.status}")
+        return reply, body
 
 
 def parser() -> argparse.ArgumentParser:

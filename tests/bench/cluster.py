@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from swarmpy.lab import lab as labs
-from tests.e2e.cluster import WEB_1, WEB_2, Cluster, until
+from tests.bench.nginx import NGINX_1, NGINX_2, bring
+from tests.e2e.cluster import WEB_1, Cluster, until
 from tests.e2e.traffic import answered, traffic
 
 PORT = 8080
@@ -91,28 +92,32 @@ def mesh(cluster: Cluster, figures: Figures) -> None:
 
 
 def load_case(
-    name: str, act: Callable[[Cluster], None], nodes: tuple[str, ...]
+    name: str, act: Callable[[Cluster], None], nodes: tuple[str, ...], *, keep: bool = False
 ) -> Callable[[Cluster, Figures, int], None]:
     """Requests to published ports while something happens again and again, until enough were sent."""
 
     def run(cluster: Cluster, figures: Figures, requests: int) -> None:
         words = ["-p", f"{PORT}:80", "--replicas", "4", "--update-parallelism", "2"]
-        cluster.docker("service", "create", "-d", "--name", "web", *words, WEB_1)
+        cluster.docker("service", "create", "-d", "--name", "web", *words, NGINX_1)
         cluster.await_running("web", 4)
         targets = [f"{cluster.lab.node(node).address}:{PORT}" for node in nodes]
         for target in targets:
             answered(cluster, "c1", target)
-        sent = failed = 0
+        sent = failed = reopened = times = 0
         seconds = 0.0
         while sent < requests:
-            with traffic(cluster, *targets, rate=0) as load:
+            with traffic(cluster, *targets, rate=0, keep=keep) as load:
                 act(cluster)
             told = load.result
             sent, failed, seconds = sent + told["sent"], failed + told["failed"], seconds + told["seconds"]
+            reopened, times = reopened + told["reopened"], times + 1
             if told["failed"]:
                 print("   ", told["failures"], flush=True)
         note(figures, f"{name}: requests sent", sent)
         note(figures, f"{name}: requests failed", failed)
+        note(figures, f"{name}: times it was done meanwhile", times)
+        if keep:
+            note(figures, f"{name}: kept connections found closed", reopened)
         note(figures, f"{name}: requests per second", sent / seconds)
 
     return run
@@ -121,7 +126,7 @@ def load_case(
 def _update(order: str) -> Callable[[Cluster], None]:
     def act(cluster: Cluster) -> None:
         now = cluster.tasks("web")[0]["Image"].partition("@")[0]
-        image = WEB_2 if now == WEB_1 else WEB_1
+        image = NGINX_2 if now == NGINX_1 else NGINX_1
         cluster.docker("service", "update", "-d", "--update-order", order, "--image", image, "web")
 
         def done() -> bool:
@@ -153,12 +158,15 @@ def _daemons(cluster: Cluster) -> None:
 
 
 EVERYONE = ("m1", "w1", "w2")
-LOADS = {
-    "update stop-first": load_case("update stop-first", _update("stop-first"), EVERYONE),
-    "update start-first": load_case("update start-first", _update("start-first"), EVERYONE),
-    "scale": load_case("scale", _scale, EVERYONE),
-    "drain": load_case("drain", _drain, ("m1", "w1")),
-    "daemons killed": load_case("daemons killed", _daemons, EVERYONE),
+CASES: dict[str, tuple[Callable[[Cluster], None], tuple[str, ...]]] = {
+    "update stop-first": (_update("stop-first"), EVERYONE),
+    "update start-first": (_update("start-first"), EVERYONE),
+    "scale": (_scale, EVERYONE),
+    "drain": (_drain, ("m1", "w1")),
+    "daemons killed": (_daemons, EVERYONE),
+}
+LOADS = {name: load_case(name, *case) for name, case in CASES.items()} | {
+    f"{name}, keep-alive": load_case(f"{name}, keep-alive", *case, keep=True) for name, case in CASES.items()
 }
 PARTS: dict[str, Callable[[Cluster, Figures], None]] = {
     "commands": commands,
@@ -205,6 +213,8 @@ def main(argv: list[str] | None = None) -> int:
             for _ in range(options.rounds if name in chosen else 0):
                 part(cluster, figures)
                 cluster.tidy()
+        if not set(LOADS).isdisjoint(chosen):
+            bring(cluster)
         for name, load in LOADS.items():
             if name in chosen:
                 load(cluster, figures, options.requests)

@@ -34,10 +34,11 @@ class Traffic:
 
 
 @contextmanager
-def traffic(cluster: Cluster, *targets: str, rate: float = 40) -> Iterator[Traffic]:
-    """Requests in turn to the targets (HOST:PORT) for the length of the block."""
+def traffic(cluster: Cluster, *targets: str, rate: float = 40, keep: bool = False) -> Iterator[Traffic]:
+    """Requests in turn to the targets (HOST:PORT) for the length of the block; `keep`: over kept connections."""
     command = [sys.executable, "-m", "swarmpy", "lab", "exec", "--name", cluster.lab.name, CLIENT, "--"]
     command += [sys.executable, "-m", "swarmpy.lab.load", "--until-eof", "--rate", str(rate), *targets]
+    command += ["--keep-alive"] if keep else []
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
     assert process.stdout is not None
