@@ -29,8 +29,8 @@ def form(lab: Lab, tell: Callable[[str], None]) -> None:
     tokens = {role: swarmpy(lab, first, "join-token", "-q", role).strip() for role in _ROLES}
 
     def join(node: Node) -> None:
-        words = ["--token", tokens[node.role], "--advertise-addr", node.address]
-        swarmpy(lab, node, "join", *words, f"{first.address}:2377")
+        # As most people do it: the manager sees the node's address.
+        swarmpy(lab, node, "join", "--token", tokens[node.role], f"{first.address}:2377")
         tell(f"{node.name}: joined as a {node.role}")
 
     # Managers one after the other (each is a change of the voters), workers at once.

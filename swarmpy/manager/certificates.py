@@ -6,9 +6,9 @@ What belongs here: the two calls and their checks against the cluster's state. W
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Awaitable, Callable
 
+from swarmpy.manager.claims import usable_address
 from swarmpy.manager.dispatcher import managers_of
 from swarmpy.model import messages as m
 from swarmpy.model.commands import AnyCommand, JoinNode, RenewCertificate, Result
@@ -48,7 +48,7 @@ class CertificateService:
             JoinNode(
                 id=node_id,
                 role=Role.MANAGER if role == "manager" else Role.WORKER,
-                address=_address(_text(body, "address", "")) or peer.address,
+                address=usable_address(_text(body, "address", "")) or peer.address,
                 certificate=certificate,
                 hostname=_text(body, "hostname", "")[:253],
                 availability=_text(body, "availability", "active"),
@@ -61,7 +61,7 @@ class CertificateService:
             "role": role,
             "certificate": certificate,
             "root": cluster.root_cert,
-            "address": _address(_text(body, "address", "")) or peer.address,
+            "address": usable_address(_text(body, "address", "")) or peer.address,
             "managers": [m.to_body(one) for one in managers_of(self._world())],
         }
 
@@ -107,15 +107,6 @@ def _text(body: Body, key: str, default: str | None = None) -> str:
 
 def _data_address(text: str) -> str:
     """The address of a VXLAN endpoint, "" for none. Raises RefusedError for what none could be."""
-    if text and not _address(text):
+    if text and not usable_address(text):
         raise RefusedError("InvalidArgument", f"invalid data path address {text[:64]!r}: an IP is expected")
-    return _address(text)
-
-
-def _address(text: str) -> str:
-    """The address if it is one that other nodes could use, else ""."""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return ""
-    return "" if address.is_unspecified else str(address)
+    return usable_address(text)

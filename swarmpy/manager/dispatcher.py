@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from swarmpy.manager.claims import usable_address
 from swarmpy.manager.leaving import Leaving
 from swarmpy.manager.tables import Tables, Told
 from swarmpy.model import messages as m
@@ -207,7 +208,8 @@ class Dispatcher:
                 await self._observe(hello.node_id, NodeState.DISCONNECTED, "its connection broke")
 
     async def _converse(self, session: Session, hello: m.Hello) -> None:
-        address = hello.address or session.channel.peer.address
+        # What a node says of itself ends up in every node's kernel: an address, or what the connection shows.
+        address = usable_address(hello.address) or session.channel.peer.address
         await self._submit(
             ObserveNode(
                 node=session.node_id,

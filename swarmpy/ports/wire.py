@@ -10,7 +10,8 @@ from typing import Any, Protocol
 @dataclass(frozen=True, slots=True)
 class Peer:
     """Who is on the other end, as its certificate says. `node_id` is "" and `role` "none" for a caller
-    without a certificate (bootstrap only)."""
+    without a certificate (bootstrap only). `address` is the IP that the connection comes from, no port; ""
+    where it is not known."""
 
     node_id: str
     role: str

@@ -57,6 +57,27 @@ async def cluster() -> AsyncIterator[Cluster]:
     await asyncio.gather(made.watching, made.task, return_exceptions=True)
 
 
+@pytest.mark.parametrize(
+    ("said", "taken"),
+    [
+        ("10.0.0.7", "10.0.0.7"),
+        ("fd00::7", "fd00::7"),
+        ("", "10.0.0.2"),
+        ("10.0.0.7:60254", "10.0.0.2"),
+        ("0.0.0.0", "10.0.0.2"),
+        ("224.0.0.1", "10.0.0.2"),
+        ("} flush ruleset", "10.0.0.2"),
+    ],
+)
+async def test_a_nodes_address_is_an_address(cluster: Cluster, said: str, taken: str) -> None:
+    """It is written into every node's rule set: one bad word of one node would stop the networks of all."""
+    hello = m.Hello(node_id="w1", description=Description(hostname="w1"), address=said)
+    _, serving = cluster.dial("w1", m.to_body(hello))
+    await cluster.node_is("w1", NodeState.READY)
+    assert cluster.store.world.nodes["w1"].status.address == taken
+    serving.cancel()
+
+
 async def hear(end: Pipe, kind: type) -> m.Down:
     async with asyncio.timeout(5):
         while not isinstance(message := m.down_from(await end.recv()), kind):

@@ -82,9 +82,9 @@ async def test_cancelling_recv_loses_nothing(town: Town) -> None:
 
 
 async def test_large_messages_pass_whatever_the_window(town: Town) -> None:
-    server = await town.server(settings=QUICK)
+    server = await town.server()
     server.on_channel("raft", echo)
-    channel = await town.wire("m2", settings=QUICK).open(at(server), "raft", {})
+    channel = await town.wire("m2").open(at(server), "raft", {})
     big = {"x": bytes(12 * 1024 * 1024)}
     for _ in range(2):
         await channel.send(big)

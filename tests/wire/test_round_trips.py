@@ -26,19 +26,27 @@ async def test_call_carries_bodies_and_names_the_caller(town: Town) -> None:
     assert (seen[0].node_id, seen[0].role, seen[0].cluster_id) == ("m2", "manager", "c1uster")
 
 
-async def test_calls_share_a_connection(town: Town) -> None:
+async def test_calls_share_a_connection(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     server = await town.server("m1")
     seen = []
+    dialled = []
+    dial = asyncio.BaseEventLoop.create_connection
 
     async def ping(peer, body):
         seen.append(peer.address)
         return {}
 
+    async def counted(loop, *words, **more):
+        dialled.append(words)
+        return await dial(loop, *words, **more)
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "create_connection", counted)
     server.on_call("ping", ping)
     client = town.wire("w1", "worker")
     for _ in range(5):
         await client.call(at(server), "ping", {})
-    assert len(set(seen)) == 1
+    assert len(dialled) == 1
+    assert seen == ["127.0.0.1"] * 5, "an address has no port: it is where the peer is, not this connection"
 
 
 async def test_refusal_of_a_handler_arrives_whole(town: Town) -> None:

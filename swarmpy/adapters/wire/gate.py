@@ -62,7 +62,7 @@ class Gate:
         """Count a call; nodes call as they like. Raises RefusedError, which says when to try again."""
         if peer.role != rpc.NONE:
             return
-        host = peer.address.rpartition(":")[0].strip("[]")
+        host = peer.address
         wait = self._rates.admit(source_of(host), self._clock.monotonic())
         if wait:
             seconds = math.ceil(wait)
@@ -102,5 +102,8 @@ class Gate:
 
 
 def _address(transport: asyncio.BaseTransport) -> str:
-    name = transport.get_extra_info("peername") or ("", 0)
-    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+    """The peer's IP without its port, which says nothing of where the peer listens. An IPv4 peer of an IPv6
+    socket is told by its IPv4 address."""
+    name = transport.get_extra_info("peername")
+    host = str(name[0]).partition("%")[0] if name else ""
+    return host.removeprefix("::ffff:") if "." in host else host
