@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from swarmpy.lab import lab as labs
-from tests.bench.nginx import NGINX_1, NGINX_2, bring
+from tests.bench.nginx import NGINX_1, NGINX_2, STOP_SIGNAL, bring
 from tests.e2e.cluster import WEB_1, Cluster, until
 from tests.e2e.traffic import answered, traffic
 
@@ -98,6 +98,7 @@ def load_case(
 
     def run(cluster: Cluster, figures: Figures, requests: int) -> None:
         words = ["-p", f"{PORT}:80", "--replicas", "4", "--update-parallelism", "2"]
+        words += ["--stop-signal", STOP_SIGNAL]
         cluster.docker("service", "create", "-d", "--name", "web", *words, NGINX_1)
         cluster.await_running("web", 4)
         targets = [f"{cluster.lab.node(node).address}:{PORT}" for node in nodes]

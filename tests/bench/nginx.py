@@ -17,6 +17,9 @@ from tests.e2e.cluster import Cluster
 
 NGINX_1, NGINX_2 = "registry:5000/nginx:1", "registry:5000/nginx:2"
 
+STOP_SIGNAL = "SIGQUIT"
+"""Asks nginx to answer what it has accepted, then to close."""
+
 _CONFIG = """daemon off;
 user root;
 worker_processes 1;
@@ -49,8 +52,7 @@ def bring(cluster: Cluster) -> None:
         with tempfile.NamedTemporaryFile(suffix=".tar") as file:
             file.write(_content(Path(program), version))
             file.flush()
-            # SIGQUIT asks nginx to answer what it has accepted, then to close.
-            settings = ['CMD ["/nginx", "-c", "/nginx.conf"]', "STOPSIGNAL SIGQUIT", "EXPOSE 80"]
+            settings = ['CMD ["/nginx", "-c", "/nginx.conf"]', "EXPOSE 80"]
             flags = [word for setting in settings for word in ("-c", setting)]
             cluster.engine("import", *flags, file.name, image, node=first)
         cluster.engine("push", "-q", image, node=first)
