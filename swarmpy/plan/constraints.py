@@ -21,6 +21,8 @@ _VALUE = re.compile(r"[a-z0-9:\-_\s.*()?+\[\]\\^$|/]+\Z", re.IGNORECASE)
 
 NODE_LABELS = "node.labels."
 ENGINE_LABELS = "engine.labels."
+PROPERTIES = ("node.id", "node.hostname", "node.ip", "node.role", "node.platform.os", "node.platform.arch")
+"""Keys beside the labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,15 @@ class Constraint:
         except ValueError:
             inside = False
         return inside == self.equal
+
+
+def is_address(value: str) -> bool:
+    """Whether node.ip can be compared with it: an address or a subnet."""
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def lookup(key: str, node: Node) -> str | None:

@@ -27,6 +27,7 @@ from swarmpy.model.specs import (
     UpdateConfig,
 )
 from swarmpy.plan import constraints, leaving, template
+from swarmpy.plan.admission import runnable
 
 MIN_NANO_CPUS = 1_000_000
 MIN_MEMORY = 4 * 1024 * 1024
@@ -57,6 +58,7 @@ def check(spec: ServiceSpec) -> None:
     _restart(spec.task_template.restart_policy)
     _placement(spec.task_template.placement)
     _container(spec.task_template.container)
+    runnable.check(spec.task_template)
     try:
         template.check_container(spec.task_template.container, spec.name, spec.labels)
     except ValueError as error:
