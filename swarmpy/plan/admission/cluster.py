@@ -46,7 +46,7 @@ def init(now: int, world: Snapshot, command: InitCluster) -> tuple[list[Change],
         data_address=command.data_address,
     )
     cause = "swarm init"
-    ingress = network.first(command.cluster, now)
+    ingress = network.first(command.cluster, now, (command.address, command.data_address))
     return [Put(item, cause) for item in (command.cluster, node, ingress)], Result(id=command.node_id)
 
 
@@ -131,8 +131,9 @@ def _pool(text: str, size: int) -> str:
             f"invalid address pool {text}: pools are IPv4; a network with IPv6 gets a subnet of its own, or "
             "the one that --subnet names"
         )
-    if net.is_multicast or net.is_loopback or net.is_link_local or net.is_unspecified:
-        raise InvalidArgument(f"invalid address pool {text}: such addresses cannot be given to tasks")
+    nobodys = pools.unusable(str(net))
+    if nobodys:
+        raise InvalidArgument(f"invalid address pool {text}: {nobodys} cannot be given to tasks")
     if net.prefixlen > size:
         raise InvalidArgument(
             f"invalid address pool {text}: it is smaller than one subnet of mask length {size}"

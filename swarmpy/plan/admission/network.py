@@ -81,16 +81,16 @@ def remove(_now: int, world: Snapshot, command: RemoveNetwork) -> Admitted:
     return [Delete("network", network.id, "network remove")], Result(id=network.id)
 
 
-def first(cluster: Cluster, now: int) -> Network:
-    """The ingress network with which a cluster begins. Raises FailedPrecondition or InvalidArgument where the
-    cluster's address pools have no room for it."""
+def first(cluster: Cluster, now: int, nodes: Iterable[str] = ()) -> Network:
+    """The ingress network with which a cluster begins, beside these addresses of its first node. Raises
+    FailedPrecondition or InvalidArgument where the cluster's address pools have no room for it."""
     world = Snapshot(cluster=cluster)
     sent = {"Name": INGRESS, "Driver": "overlay", "Ingress": True, "Scope": "swarm"}
     command = CreateNetwork(id=ids.derive(cluster.id, INGRESS), spec=compact(sent))
     spec = network_view(command.spec)
     return Network(
         id=command.id, name=INGRESS, spec=command.spec, created_at=now,
-        subnets=_subnets(world, spec, command.id), vni=_vni(world, spec),
+        subnets=_subnets(world, spec, command.id, nodes), vni=_vni(world, spec),
     )  # fmt: skip
 
 
@@ -112,6 +112,13 @@ def _check(world: Snapshot, spec: NetworkSpec) -> None:
             f"networks of driver {spec.driver!r} cannot span the cluster: use --driver overlay, or "
             "--scope local"
         )
+    if spec.scope == "local":
+        raise InvalidArgument(
+            "cannot downgrade network scope for overlay networks: they span the cluster; leave --scope away, "
+            "or use --driver bridge for a network of one node"
+        )
+    if spec.scope not in {"", "swarm"}:
+        raise InvalidArgument(f"invalid network scope {spec.scope!r}: it is swarm for overlay networks")
     if spec.config_only or (spec.config_from is not None and spec.config_from.network):
         raise Unimplemented(
             "config-only networks are for drivers of a single node: give the overlay its options"
@@ -176,13 +183,33 @@ def _vni(world: Snapshot, spec: NetworkSpec) -> int:
     return int(asked)
 
 
-def _subnets(world: Snapshot, spec: NetworkSpec, network_id: str) -> tuple[Subnet, ...]:
-    taken = [subnet.subnet for network in world.networks for subnet in network.subnets]
+def _machines(world: Snapshot) -> dict[str, str]:
+    """The nodes' host names by their addresses."""
+    return {
+        plain: node.hostname
+        for node in world.nodes for address in (node.status.address, node.data_address)
+        if (plain := pools.canonical(address))
+    }  # fmt: skip
+
+
+def _subnets(
+    world: Snapshot, spec: NetworkSpec, network_id: str, beside: Iterable[str] = ()
+) -> tuple[Subnet, ...]:
+    """The subnets of a new network. `beside`: addresses of machines that the world does not know yet."""
+    networks = [subnet.subnet for network in world.networks for subnet in network.subnets]
+    machines = _machines(world)
+    taken = [*networks, *(one for one in {*machines, *map(pools.canonical, beside)} if one)]
     found: list[Subnet] = []
     for config in spec.ipam.config:
         _check_alone(config)
         subnet = _given(config) if config.subnet else _from_pools(world, [*taken, *(s.subnet for s in found)])
-        for other in (*taken, *(one.subnet for one in found)):
+        held = next((one for one in sorted(machines) if pools.inside(one, subnet.subnet)), "")
+        if held:
+            raise InvalidArgument(
+                f"subnet {subnet.subnet} holds {held}, the address of node {machines[held]}: the network's tasks "
+                "could not reach that machine, nor it them; choose another subnet"
+            )
+        for other in (*networks, *(one.subnet for one in found)):
             if pools.overlaps(subnet.subnet, other):
                 raise InvalidArgument(f"subnet {subnet.subnet} overlaps {other}, which is in use")
         found.append(subnet)
@@ -220,8 +247,12 @@ def _given(config: IPAMConfig) -> Subnet:
         ) from None
     if net.prefixlen > net.max_prefixlen - 2:
         raise InvalidArgument(f"invalid subnet {config.subnet}: it has no room for a gateway and a task")
-    if net.is_multicast or net.is_loopback or net.is_link_local or net.is_unspecified:
-        raise InvalidArgument(f"invalid subnet {config.subnet}: such addresses cannot be given to tasks")
+    nobodys = pools.unusable(config.subnet)
+    if nobodys:
+        raise InvalidArgument(
+            f"invalid subnet {config.subnet}: {nobodys} cannot be given to tasks; choose another one, such as "
+            "10.20.0.0/24"
+        )
     if config.ip_range:
         _check_range(config)
     gateway = config.gateway or pools.first_address(config.subnet)
