@@ -8,6 +8,7 @@ from swarmpy.model.commands import InitCluster
 from swarmpy.model.errors import InvalidArgument
 from swarmpy.model.ids import ENTROPY_BYTES, from_bytes
 from swarmpy.model.objects import Cluster, Description, KeyRing
+from swarmpy.node import addresses
 from swarmpy.node.record import Record
 from swarmpy.pki.ca import Authority
 from swarmpy.pki.identity import NodeIdentity, make_key_and_csr
@@ -66,6 +67,7 @@ def command(
         description=Description(hostname=hostname),
         availability=request.availability,
         data_address=data_address,
+        listen_port=addresses.split(kept.listen, addresses.PORT)[1],
     )
 
 

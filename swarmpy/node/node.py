@@ -302,6 +302,7 @@ class Node:
             "hostname": hostname,
             "availability": request.availability,
             "data_address": addresses.data_path(request.data_path_address, interfaces),
+            "listen_port": listening[1],
         }
         reply = await self._ask_leader(remote, bundle, body)
         identity = NodeIdentity(str(reply["certificate"]).encode(), key, bundle)

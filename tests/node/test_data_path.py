@@ -25,6 +25,10 @@ WISHES = {"m1": "eth0", "m2": "10.99.0.2", "w1": ""}
 """What each machine is told with --data-path-addr."""
 
 
+SPARED: dict[str, frozenset[int]] = {}
+"""The ports that each machine's routing mesh leaves to its manager, once the cluster is formed."""
+
+
 class Formed(Cluster):
     """A cluster whose nodes are told where their data path is; it forms, and that is all."""
 
@@ -51,6 +55,9 @@ class Formed(Cluster):
         world = self.leader_world()
         assert world is not None
         self.seen = world
+        for box in self.stage.boxes.values():
+            member: Any = getattr(box.program_state["node"], "_member", None)
+            SPARED[box.name] = member._agent._fabric.listening
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +76,11 @@ def test_data_addresses_of_init_and_join(world: Snapshot) -> None:
         "10.0.0.2": ("10.99.0.2", "10.99.0.2"),
         "10.0.1.1": ("", "10.0.1.1"),
     }
+
+
+def test_every_node_says_where_it_listens(world: Snapshot) -> None:
+    assert {node.listen_port for node in world.nodes} == {2377}
+    assert SPARED == {"m1": {2377}, "m2": {2377}, "w1": frozenset()}
 
 
 def test_pools_size_and_port_of_init(world: Snapshot) -> None:

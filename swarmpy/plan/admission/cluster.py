@@ -44,6 +44,7 @@ def init(now: int, world: Snapshot, command: InitCluster) -> tuple[list[Change],
         manager_address=command.manager_address,
         certificate=command.certificate,
         data_address=command.data_address,
+        listen_port=command.listen_port,
     )
     cause = "swarm init"
     ingress = network.first(command.cluster, now, (command.address, command.data_address))

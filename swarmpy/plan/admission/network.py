@@ -206,8 +206,8 @@ def _subnets(
         held = next((one for one in sorted(machines) if pools.inside(one, subnet.subnet)), "")
         if held:
             raise InvalidArgument(
-                f"subnet {subnet.subnet} holds {held}, the address of node {machines[held]}: the network's tasks "
-                "could not reach that machine, nor it them; choose another subnet"
+                f"subnet {subnet.subnet} holds {held}, the address of node {machines[held]}: the network's "
+                "tasks could not reach that machine, nor it them; choose another subnet"
             )
         for other in (*networks, *(one.subnet for one in found)):
             if pools.overlaps(subnet.subnet, other):
@@ -250,8 +250,8 @@ def _given(config: IPAMConfig) -> Subnet:
     nobodys = pools.unusable(config.subnet)
     if nobodys:
         raise InvalidArgument(
-            f"invalid subnet {config.subnet}: {nobodys} cannot be given to tasks; choose another one, such as "
-            "10.20.0.0/24"
+            f"invalid subnet {config.subnet}: {nobodys} cannot be given to tasks; choose another one, such "
+            "as 10.20.0.0/24"
         )
     if config.ip_range:
         _check_range(config)

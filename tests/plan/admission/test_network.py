@@ -492,7 +492,10 @@ def test_host_ports_left_open_are_the_engines_to_choose() -> None:
 
 def with_managers(*addresses: str, data_path_port: int = 4789) -> Snapshot:
     about = Cluster(id="c" * 25, data_path_port=data_path_port)
-    nodes = [Node(id=f"m{number}", manager_address=one) for number, one in enumerate(addresses)]
+    nodes = [
+        Node(id=f"m{number}", spec='{"Role":"manager"}', manager_address=one, listen_port=2400)
+        for number, one in enumerate(addresses)
+    ]
     return begin(about).evolve([Put(one) for one in nodes], 2, NOW)
 
 
@@ -501,7 +504,10 @@ def with_managers(*addresses: str, data_path_port: int = 4789) -> Snapshot:
     [
         ("tcp", 2377, "the managers"),
         ("tcp", 9377, "the managers"),
+        ("tcp", 2400, "the managers"),
         ("udp", 5789, "the overlay networks"),
+        ("udp", 5790, "the encrypted networks"),
+        ("udp", 7946, "the nodes' questions to each other"),
     ],
 )
 def test_the_mesh_never_takes_a_port_that_the_nodes_need(protocol: str, number: int, user: str) -> None:
@@ -523,11 +529,18 @@ def test_the_mesh_never_takes_a_port_that_the_nodes_need(protocol: str, number: 
         assert ports(serve(world, "a", **endpoint(harmless)), "a") == [(harmless["Protocol"], 80, number)]
 
 
+def test_a_worker_listens_nowhere() -> None:
+    world = begin().evolve([Put(Node(id="w", spec='{"Role":"worker"}', listen_port=2400))], 2, NOW)
+    assert ports(serve(world, "a", **endpoint({"TargetPort": 80, "PublishedPort": 2400})), "a") == [
+        ("tcp", 80, 2400)
+    ]
+
+
 def test_a_port_left_open_is_none_that_the_nodes_need() -> None:
     world = with_managers("192.0.2.1:30000", data_path_port=30001)
     world = serve(world, "a", **endpoint({"TargetPort": 1}, {"TargetPort": 2},
                                          {"TargetPort": 1, "Protocol": "udp"}, {"TargetPort": 2, "Protocol": "udp"}))  # fmt: skip
-    assert ports(world, "a") == [("tcp", 1, 30001), ("tcp", 2, 30002), ("udp", 1, 30000), ("udp", 2, 30002)]
+    assert ports(world, "a") == [("tcp", 1, 30001), ("tcp", 2, 30002), ("udp", 1, 30000), ("udp", 2, 30003)]
 
 
 def test_all_ports_taken(monkeypatch: pytest.MonkeyPatch) -> None:
