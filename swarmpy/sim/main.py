@@ -2,7 +2,8 @@
 
 What belongs here: options, printing, exit codes. What does not: the simulation.
 
-Exit codes: 0 nothing wrong, 1 an invariant was broken, 2 wrong usage.
+Exit codes: 0 nothing wrong, 1 an invariant was broken or arguments are wrong, 125 a flag or its value is
+wrong.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from swarmpy.cli.usage import WRONG_FLAG, Parser
 from swarmpy.sim.bugs import planted
 from swarmpy.sim.clusterbugs import ALL_BUGS
 from swarmpy.sim.nemesis import REGISTRY
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
     from swarmpy.sim.consensus import Outcome
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Options of `swarmpy sim`."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="swarmpy sim",
         description="Play a cluster in virtual time from a seed, with faults, and check that nothing breaks.",
     )
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     problem = _wrong(options, faults)
     if problem:
         print(f"swarmpy sim: {problem}", file=sys.stderr)  # noqa: T201  the sentence for the user
-        return 2
+        return WRONG_FLAG
     bad = 0
     for seed in _seeds(options):
         with planted(options.bug):

@@ -80,7 +80,7 @@ def test_data_addresses_of_init_and_join(world: Snapshot) -> None:
 
 def test_every_node_says_where_it_listens(world: Snapshot) -> None:
     assert {node.listen_port for node in world.nodes} == {2377}
-    assert SPARED == {"m1": {2377}, "m2": {2377}, "w1": frozenset()}
+    assert {"m1": {2377}, "m2": {2377}, "w1": frozenset()} == SPARED
 
 
 def test_pools_size_and_port_of_init(world: Snapshot) -> None:

@@ -203,15 +203,15 @@ def _subnets(
     for config in spec.ipam.config:
         _check_alone(config)
         subnet = _given(config) if config.subnet else _from_pools(world, [*taken, *(s.subnet for s in found)])
+        for other in (*networks, *(one.subnet for one in found)):
+            if pools.overlaps(subnet.subnet, other):
+                raise InvalidArgument(f"subnet {subnet.subnet} overlaps {other}, which is in use")
         held = next((one for one in sorted(machines) if pools.inside(one, subnet.subnet)), "")
         if held:
             raise InvalidArgument(
                 f"subnet {subnet.subnet} holds {held}, the address of node {machines[held]}: the network's "
                 "tasks could not reach that machine, nor it them; choose another subnet"
             )
-        for other in (*networks, *(one.subnet for one in found)):
-            if pools.overlaps(subnet.subnet, other):
-                raise InvalidArgument(f"subnet {subnet.subnet} overlaps {other}, which is in use")
         found.append(subnet)
     versions = {pools.parse(one.subnet).version for one in found}
     if 6 in versions and not spec.enable_ipv6:

@@ -190,7 +190,7 @@ def _check_mesh(world: Snapshot, spec: ServiceSpec) -> None:
     if spec.endpoint_spec and places.meshed(spec.endpoint_spec) and world.ingress_network() is None:
         raise FailedPrecondition(
             "service needs ingress network, but no ingress network is present: create one with "
-            "'swarmpy network create --ingress', or publish with mode=host"
+            "'docker network create -d overlay --ingress NAME', or publish with mode=host"
         )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 
 from swarmpy.model.errors import InvalidArgument, Unimplemented, Unknown
+from swarmpy.model.limits import MAX_PORTS
 from swarmpy.model.specs import (
     ContainerSpec,
     EndpointSpec,
@@ -294,6 +295,11 @@ def _drain(labels: Mapping[str, str]) -> None:
 def _endpoint(endpoint: EndpointSpec) -> None:
     if endpoint.mode not in {"", "vip", "dnsrr"}:
         raise InvalidArgument(f'invalid resolution mode: "{endpoint.mode}"')
+    if len(endpoint.ports) > MAX_PORTS:
+        raise InvalidArgument(
+            f"{len(endpoint.ports)} ports are more than one service can publish ({MAX_PORTS}): each is a "
+            "rule on every node; publish fewer, or give the service the host network"
+        )
     seen: set[tuple[int, str]] = set()
     for port in endpoint.ports:
         _port(port)
