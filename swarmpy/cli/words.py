@@ -1,7 +1,8 @@
 """Docker's words in the daemon's answers, as those who typed `swarmpy` know them.
 
 The API speaks like Docker's, because its clients compare texts; a hint such as `docker swarm init` is of
-no use to a user who never typed `docker`. What belongs here: the one translation, used where answers are printed.
+no use to a user who never typed `docker`. What belongs here: the one translation, used where answers are
+printed.
 What does not: anything else about texts.
 """
 

@@ -21,6 +21,7 @@ from swarmpy.model.errors import (
     OutOfSequence,
     Unimplemented,
 )
+from swarmpy.model.limits import MAX_SPEC
 from swarmpy.model.objects import Network, Service, UpdateStatus
 from swarmpy.model.specs import Mode, ServiceSpec, compact, service_view
 from swarmpy.plan import places, published
@@ -35,7 +36,7 @@ Admitted = tuple[list[Change], Result]
 
 def create(now: int, world: Snapshot, command: CreateService) -> Admitted:
     """Admit POST /services/create. Raises Refusal. `now` is cluster time in ns."""
-    text = attached(world, stored(command.spec, command.fallback_name))
+    text = attached(world, _sized(stored(command.spec, command.fallback_name)))
     spec = service_view(text)
     validate.check(spec)
     _check_mesh(world, spec)
@@ -61,7 +62,7 @@ def update(now: int, world: Snapshot, command: UpdateService) -> Admitted:
     settings restart nothing. A manual rollback swaps the present and the previous spec.
     """
     service = _service(world, command.service)
-    text = attached(world, stored(command.spec, ""))
+    text = attached(world, _sized(stored(command.spec, "")))
     spec = service_view(text)
     validate.check(spec)
     _check_mesh(world, spec)
@@ -126,6 +127,16 @@ def stored(sent: str, fallback_name: str) -> str:
     if "Replicated" in mode:
         mode["Replicated"].setdefault("Replicas", 1)
     return compact(spec)
+
+
+def _sized(text: str) -> str:
+    size = len(text.encode())
+    if size > MAX_SPEC:
+        raise InvalidArgument(
+            f"the spec has {size} bytes, and {MAX_SPEC} are the most that a service may have, as each of its "
+            "tasks carries it: put what is large into the image or a volume"
+        )
+    return text
 
 
 def attached(world: Snapshot, text: str) -> str:
