@@ -37,12 +37,11 @@ def since_seconds(text: str) -> str:
     except ValueError:
         pass  # not a duration: a time, then
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+        return str(int(datetime.fromisoformat(text).timestamp()))
+    except (ValueError, OverflowError):
         raise CommandError(
             f'invalid value for "since": failed to parse value as time or duration: "{text}"'
         ) from None
-    return str(int(moment.timestamp()))
 
 
 def tail_lines(text: str) -> str:

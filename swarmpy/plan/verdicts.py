@@ -7,12 +7,11 @@ task, in words. What does not: deciding (placement.py), what else a task waits f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from swarmpy.model.lifecycle import Availability, NodeState, Role, TaskState
 from swarmpy.model.objects import Node, Task
 from swarmpy.plan import constraints
-from swarmpy.plan.constraints import ENGINE_LABELS, NODE_LABELS, Constraint
+from swarmpy.plan.constraints import NODE_LABELS, Constraint
 from swarmpy.plan.filters import Needs, Seat, missing_plugins, needs_of, seat_of, supports
 from swarmpy.plan.slots import availability
 from swarmpy.state.snapshot import Snapshot
@@ -139,26 +138,14 @@ def _of_constraints(need: Needs, seat: Seat) -> list[Reason]:
         if not one.allows(seat.node):
             value = constraints.lookup(one.key, seat.node)
             has = "no node has such a property" if value is None else f"it has '{value}'"
-            change = (_named_right(one.key), 1) if value is None else _to_satisfy(one, seat.node)
-            found.append(Reason(f"does not satisfy {one}: {has}", *change))
+            found.append(Reason(f"does not satisfy {one}: {has}", *_to_satisfy(one, seat.node)))
     return found
 
 
-def _named_right(key: str) -> str:
-    """What to write instead of a name that no node has."""
-    prefix, _, label = key.lower().rpartition(".")
-    if label and prefix in {"node.label", "engine.label"}:
-        return f"write {prefix}s.{key.rpartition('.')[2]} for {key}"
-    near = get_close_matches(key.lower(), constraints.PROPERTIES, 1, cutoff=0.8)
-    if near:
-        return f"write {near[0]} for {key}"
-    return (
-        f"correct the name {key}: constraints know {', '.join(constraints.PROPERTIES)}, {NODE_LABELS}NAME or "
-        f"{ENGINE_LABELS}NAME"
-    )
-
-
 def _to_satisfy(one: Constraint, node: Node) -> tuple[str, int]:
+    wrong = constraints.correction(one)
+    if wrong:
+        return wrong, 1
     if one.key.lower().startswith(NODE_LABELS):
         label = one.key[len(NODE_LABELS) :]
         if one.equal:
@@ -167,8 +154,6 @@ def _to_satisfy(one: Constraint, node: Node) -> tuple[str, int]:
     if one.key.lower() == "node.role":
         verb = "demote" if node.role == Role.MANAGER else "promote"
         return f"{verb} node {node.hostname}", 3
-    if one.key.lower() == "node.ip" and not constraints.is_address(one.value):
-        return f"correct the address in {one}: an IP address or a subnet is expected", 1
     return f"drop the constraint {one}", 3
 
 

@@ -9,6 +9,7 @@ wrong.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -76,6 +77,14 @@ def _wrong(options: argparse.Namespace, faults: Sequence[str] | None) -> str:
     first, dots, last = options.seeds.partition("..")
     if options.seeds and not (dots and first.isdigit() and last.isdigit()):
         return f"--seeds takes a range such as 0..99, not {options.seeds!r}"
+    if options.seeds and int(first) > int(last):
+        return f"--seeds {options.seeds} holds no seed: it goes from the smaller one to the larger one"
+    for name, least in (("managers", 1), ("workers", 0)):
+        number = getattr(options, name)
+        if number is not None and number < least:
+            return f"--{name} {number} cannot be: {least} at least"
+    if options.duration is not None and not 0 <= options.duration < math.inf:
+        return f"--duration {options.duration:g} cannot be: it is a number of virtual seconds"
     return ""
 
 

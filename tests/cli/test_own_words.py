@@ -55,6 +55,13 @@ def test_a_tail_that_is_no_number_is_refused(tail: str, daemon: FakeDaemon, swar
     assert not daemon.cluster.requests
 
 
+def test_a_time_before_all_others_is_read_or_refused(daemon: FakeDaemon, swarmpy: Run) -> None:
+    done = swarmpy("service", "logs", "--since", "0001-01-01", "web")
+    assert (done.code, done.err) == (
+        1, 'invalid value for "since": failed to parse value as time or duration: "0001-01-01"\n'
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("given", "shown"), [("foo", "foo"), ("foo=", "foo"), ("=10.1.0.9", "=10.1.0.9"), ("", "=")]
 )

@@ -97,6 +97,11 @@ def test_pools_size_and_port_of_init(world: Snapshot) -> None:
     [
         ({"data_path_port": 1023}, "data path port must be between 1024 and 49151"),
         ({"data_path_port": 49152}, "data path port must be between 1024 and 49151"),
+        (
+            {"data_path_port": 7946},
+            "data path port 7946 cannot be: the nodes ask each other at UDP port 7946",
+        ),
+        ({"data_path_port": 7945}, "encrypted networks use the port after the data path port"),
         ({"subnet_size": 30}, "invalid subnet size 30"),
         ({"address_pools": ("10.0.0.0/25",)}, "smaller than one subnet of mask length 24"),
         ({"address_pools": ("10.0.0.0/8", "10.1.0.0/16")}, "address pool 10.1.0.0/16 overlaps 10.0.0.0/8"),

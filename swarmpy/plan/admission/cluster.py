@@ -20,6 +20,9 @@ from swarmpy.state.snapshot import Snapshot
 MIN_CERTIFICATE_NS = 3600 * 1_000_000_000
 """Docker refuses node certificates that live less than an hour."""
 
+MIN_HEARTBEAT_NS = 100_000_000
+"""Nodes beat five times in a period, and are suspect after two fifths of it."""
+
 
 def present(world: Snapshot) -> Cluster:
     """The cluster object. Raises FailedPrecondition where the log is still empty."""
@@ -62,6 +65,11 @@ def validate_spec(text: str) -> None:
         raise InvalidArgument("minimum certificate expiry time is: 1h0m0s")
     if view.dispatcher.heartbeat_period < 0:
         raise InvalidArgument("heartbeat time period cannot be a negative duration")
+    if 0 < view.dispatcher.heartbeat_period < MIN_HEARTBEAT_NS:
+        raise InvalidArgument(
+            f"invalid heartbeat period {view.heartbeat_seconds:.9g} s: nodes would count as dead between two "
+            "beats; choose 100ms at least, such as the usual 5s"
+        )
     raw = json.loads(text or "{}").get("CAConfig") or {}
     for unsupported in ("ExternalCAs", "SigningCACert", "SigningCAKey"):
         if raw.get(unsupported):

@@ -24,7 +24,7 @@ from swarmpy.model.errors import (
 from swarmpy.model.lifecycle import TERMINAL
 from swarmpy.model.objects import Cluster, Network, Subnet
 from swarmpy.model.specs import MTU_OPTION, VNI_OPTION, IPAMConfig, NetworkSpec, compact, network_view
-from swarmpy.plan import pools
+from swarmpy.plan import pools, tables
 from swarmpy.state.changes import Change, Delete, Put
 from swarmpy.state.snapshot import Snapshot
 
@@ -33,6 +33,8 @@ Admitted = tuple[list[Change], Result]
 INGRESS = "ingress"
 PREDEFINED = frozenset({"bridge", "host", "none", "default", "docker_gwbridge"})
 LEAST_MTU = 576
+LEAST_IPV6 = 1280
+"""A link that carries less has no IPv6."""
 KNOWN_OPTIONS = frozenset({"encrypted", MTU_OPTION, VNI_OPTION})
 _NAME = re.compile(r"[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*\Z")
 
@@ -112,13 +114,7 @@ def _check(world: Snapshot, spec: NetworkSpec) -> None:
             f"networks of driver {spec.driver!r} cannot span the cluster: use --driver overlay, or "
             "--scope local"
         )
-    if spec.scope == "local":
-        raise InvalidArgument(
-            "cannot downgrade network scope for overlay networks: they span the cluster; leave --scope away, "
-            "or use --driver bridge for a network of one node"
-        )
-    if spec.scope not in {"", "swarm"}:
-        raise InvalidArgument(f"invalid network scope {spec.scope!r}: it is swarm for overlay networks")
+    _check_scope(spec.scope)
     if spec.config_only or (spec.config_from is not None and spec.config_from.network):
         raise Unimplemented(
             "config-only networks are for drivers of a single node: give the overlay its options"
@@ -139,12 +135,34 @@ def _check(world: Snapshot, spec: NetworkSpec) -> None:
     present = world.ingress_network()
     if spec.ingress and present is not None:
         raise AlreadyExists(f"ingress network ({present.id}) is already present: remove it first")
+    _check_mtu(spec)
+    _check_encryption(world, spec)
+
+
+def _check_scope(scope: str) -> None:
+    if scope == "local":
+        raise InvalidArgument(
+            "cannot downgrade network scope for overlay networks: they span the cluster; leave --scope away, "
+            "or use --driver bridge for a network of one node"
+        )
+    if scope not in {"", "swarm"}:
+        raise InvalidArgument(f"invalid network scope {scope!r}: it is swarm for overlay networks")
+
+
+def _check_mtu(spec: NetworkSpec) -> None:
     mtu = spec.options.get(MTU_OPTION)
     if mtu is not None and not LEAST_MTU <= spec.underlay_mtu <= 65535:
         raise InvalidArgument(
             f"invalid MTU {mtu!r}: {MTU_OPTION} is a number of bytes from {LEAST_MTU} to 65535"
         )
-    _check_encryption(world, spec)
+    if mtu is not None and spec.enable_ipv6:
+        least = LEAST_IPV6 + tables.OVERHEAD[6]
+        least += tables.ENCRYPTION + tables.ALIGNMENT if spec.encrypted else 0
+        if spec.underlay_mtu < least:
+            raise InvalidArgument(
+                f"invalid MTU {mtu!r}: IPv6 needs {LEAST_IPV6} bytes in the network, so {least} between the "
+                "nodes"
+            )
 
 
 def _check_encryption(world: Snapshot, spec: NetworkSpec) -> None:
@@ -285,7 +303,10 @@ def _check_range(config: IPAMConfig) -> None:
     try:
         part = pools.parse(config.ip_range)
     except ValueError:
-        raise InvalidArgument(f"invalid ip-range {config.ip_range}: it should be in CIDR notation") from None
+        raise InvalidArgument(
+            f"invalid ip-range {config.ip_range}: it should be in CIDR notation with no host bits, like "
+            "10.1.0.0/25"
+        ) from None
     whole = pools.parse(config.subnet)
     if part.version != whole.version or not _within(part, whole):
         raise InvalidArgument(

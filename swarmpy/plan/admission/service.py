@@ -24,11 +24,13 @@ from swarmpy.model.errors import (
 from swarmpy.model.limits import MAX_SPEC
 from swarmpy.model.objects import Network, Service, UpdateStatus
 from swarmpy.model.specs import Mode, ServiceSpec, compact, service_view
-from swarmpy.plan import places, published
+from swarmpy.plan import constraints, places, published
 from swarmpy.plan.admission import validate
 from swarmpy.state.changes import Change, Delete, Put
 from swarmpy.state.snapshot import Snapshot
 
+LABELS = (constraints.NODE_LABELS, constraints.ENGINE_LABELS)
+"""What tasks can be spread over."""
 _MODES = {"Replicated", "Global", "ReplicatedJob", "GlobalJob"}
 
 Admitted = tuple[list[Change], Result]
@@ -52,7 +54,7 @@ def create(now: int, world: Snapshot, command: CreateService) -> Admitted:
         created_at=now,
         ports=published.resolve(world, command.id, spec.ports, ()),
     )
-    return [Put(service, "service create")], Result(id=service.id)
+    return [Put(service, "service create")], Result(id=service.id, warnings=_warnings(spec))
 
 
 def update(now: int, world: Snapshot, command: UpdateService) -> Admitted:
@@ -92,7 +94,7 @@ def update(now: int, world: Snapshot, command: UpdateService) -> Admitted:
         update=None,
         ports=published.resolve(world, service.id, spec.ports, service.ports),
     )
-    return [Put(after, "service update")], Result(id=service.id)
+    return [Put(after, "service update")], Result(id=service.id, warnings=_warnings(spec))
 
 
 def remove(now: int, world: Snapshot, command: RemoveService) -> Admitted:
@@ -127,6 +129,24 @@ def stored(sent: str, fallback_name: str) -> str:
     if "Replicated" in mode:
         mode["Replicated"].setdefault("Replicas", 1)
     return compact(spec)
+
+
+def _warnings(spec: ServiceSpec) -> tuple[str, ...]:
+    """What Swarm admits though it cannot be meant."""
+    placement = spec.task_template.placement
+    found = [
+        f"no node will ever satisfy the constraint {text}: {wrong}"
+        for text in placement.constraints
+        if (wrong := constraints.correction(constraints.parse(text)))
+    ]
+    for preference in placement.preferences:
+        descriptor = preference.spread.spread_descriptor if preference.spread is not None else ""
+        if not descriptor.lower().startswith(LABELS):
+            found.append(
+                f"the placement preference spread={descriptor} has no effect: tasks are spread over "
+                f"{' or '.join(f'{one}NAME' for one in LABELS)} only"
+            )
+    return tuple(found)
 
 
 def _sized(text: str) -> str:

@@ -98,6 +98,11 @@ def test_init_makes_the_cluster_and_its_first_manager() -> None:
         ('{"CAConfig":{"NodeCertExpiry":1000}}', "minimum certificate expiry time is: 1h0m0s"),
         ('{"CAConfig":{"ExternalCAs":[{"URL":"x"}]}}', "ExternalCAs is not supported"),
         ('{"Dispatcher":{"HeartbeatPeriod":-1}}', "negative"),
+        (
+            '{"Dispatcher":{"HeartbeatPeriod":99999999}}',
+            "invalid heartbeat period 0.099999999 s: nodes would count as "
+            "dead between two beats; choose 100ms at least, such as the usual 5s",
+        ),
         ('{"EncryptionConfig":{"AutoLockManagers":true}}', "autolock is not supported"),
         ('{"Dispatcher":{"HeartbeatPeriod":"soon"}}', "$.Dispatcher.HeartbeatPeriod"),
     ],
