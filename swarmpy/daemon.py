@@ -5,7 +5,6 @@ What belongs here: choosing real adapters, the process's signals and logging. Wh
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import os
@@ -35,6 +34,7 @@ from swarmpy.adapters.wire import TlsWire
 from swarmpy.adapters.wire.bootstrap import bootstrap_call, fetch_bundle
 from swarmpy.adapters.xfrm import KernelCipher
 from swarmpy.api.server import ApiServer
+from swarmpy.cli.usage import Parser
 from swarmpy.node.node import Node
 from swarmpy.node.toolbox import Interface
 from swarmpy.pki.identity import Identity
@@ -153,11 +153,9 @@ async def serve(state_dir: Path, socket: Path, engine_url: str, balancer: str = 
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Options of `swarmpy daemon`."""
-    made = argparse.ArgumentParser(
-        prog="swarmpy daemon", description="Run the node's daemon in the foreground."
-    )
+    made = Parser(prog="swarmpy daemon", description="Run the node's daemon in the foreground.")
     made.add_argument("--state-dir", default=STATE_DIR, type=Path, help="where state is kept (%(default)s)")
     made.add_argument("--socket", default=SOCKET, type=Path, help="the API's socket (%(default)s)")
     made.add_argument("--engine", default=ENGINE, help="the Docker Engine's address (%(default)s)")

@@ -150,6 +150,12 @@ class Agent:
         """The managers known at present."""
         return self._session.managers
 
+    def listens(self, port: int) -> None:
+        """The node's own manager is at this TCP port from now on: no published port is taken in its place."""
+        if self._fabric is not None:
+            self._fabric.listening |= {port}
+            self._fabric.changed()
+
     @property
     def connected(self) -> bool:
         """Whether the session with the leader stands."""

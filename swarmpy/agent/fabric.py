@@ -72,7 +72,7 @@ class FabricWorker:
         self._done_with = frozenset[str]()
         self._resolver: Resolver | None = None
         self._wake = asyncio.Event()
-        self._unsaved, self._fresh = False, True
+        self._unsaved, self._fresh, self.listening = False, True, frozenset[int]()
         self.problems: dict[str, str] = {}
         self.drift, self.probe_key, self._lost = Drift(), b"", frozenset[str]()
         self._seen: dict[str, Table] | None = None
@@ -238,7 +238,7 @@ class FabricWorker:
         return p.World(
             node_id=self._node_id, local=self.local(), tables=self.seen, links=self._links,
             sandboxes=sandboxes, programmed={path: one[0] for path, one in self._programmed.items()},
-            mesh=self._mesh[0] if self._mesh else None, mesh_known=self._mesh_known,
+            mesh=self._mesh[0] if self._mesh else None, mesh_known=self._mesh_known, listening=self.listening,
             served=self._served, endpoints=endpoints, fenced=self._fence.seen(), complete=self.complete,
         )  # fmt: skip
 

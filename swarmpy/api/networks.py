@@ -20,7 +20,7 @@ from swarmpy.api.engine import EngineAbsentError, Reply
 from swarmpy.api.errors import HttpError, plain
 from swarmpy.api.forward import handed_on, passed
 from swarmpy.api.info import ENGINE_AWAY
-from swarmpy.api.site import Route, Site
+from swarmpy.api.site import NO_SWARM, Route, Site
 from swarmpy.model.commands import CreateNetwork, RemoveNetwork
 from swarmpy.model.errors import FailedPrecondition, NotFound
 from swarmpy.model.lifecycle import TERMINAL
@@ -126,8 +126,7 @@ class Networks:
         if self._site.local.view().state == "inactive":
             raise HttpError(
                 500,
-                "This node is not a swarm manager. Overlay networks need a cluster: use 'swarmpy init' or "
-                "'swarmpy join' to connect this node to one and try again.",
+                NO_SWARM,
             )
         if self._site.control() is not None and name and await self._engine_has(name):
             raise HttpError(409, f"network with name {name} already exists")

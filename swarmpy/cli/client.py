@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from swarmpy.cli.tables import CommandError
+from swarmpy.cli.words import own
 
 DEFAULT_HOST = "unix:///run/swarmpy/swarmpy.sock"
 TIMEOUT = 60.0
@@ -23,10 +24,10 @@ START_HINT = "systemctl start swarmpy, or `swarmpy daemon` as root"
 
 
 class ApiError(CommandError):
-    """The daemon refused: its HTTP status and its sentence."""
+    """The daemon refused: its HTTP status and its sentence (`text` as it was sent)."""
 
     def __init__(self, status: int, text: str) -> None:
-        super().__init__(f"Error response from daemon: {text}")
+        super().__init__(f"Error response from daemon: {own(text)}")
         self.status = status
         self.text = text
 

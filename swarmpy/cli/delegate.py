@@ -20,7 +20,10 @@ def _run(module: str, what: str, parsed: Parsed) -> int:
                 "its dependencies"
             ) from None
         raise CommandError(f"this installation of swarmpy has no {what}") from None
-    code = main(parsed.args)
+    try:
+        code = main(parsed.args)
+    except SystemExit as end:  # argparse: --help, or what is wrong with the words
+        code = end.code
     return int(code or 0)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from swarmpy.cli.tables import Kind
 from swarmpy.cli.values import boolean, decimal, ip_address, size
+from swarmpy.model.limits import MAX_PORTS
 
 _LONG_PORT = re.compile(r"\w=\w")  # Docker searches for \w+=\w+(,\w+=\w+)*: the same, but in linear time
 _MOUNT_SWITCHES = frozenset(("readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src"))
@@ -39,6 +40,28 @@ def _fields(text: str) -> list[str]:
         return next(csv.reader([text]), [])
     except csv.Error as error:
         raise ValueError(f"invalid value: its comma-separated fields cannot be read: {error}") from None
+
+
+class Resolved(str):
+    """A relative path as the absolute one that it is here; `typed` as the user wrote it."""
+
+    typed: str
+
+    def __new__(cls, typed: str) -> Resolved:
+        """The path from this process's working directory."""
+        path = super().__new__(cls, os.path.abspath(typed))
+        path.typed = typed
+        return path
+
+
+def notes(mounts: list[dict[str, Any]]) -> list[str]:
+    """What to say of mounts: a path that nobody typed will be in the errors of tasks."""
+    return [
+        f"Note: the source {source.typed} of a mount is taken as {source}, which is looked for on the node "
+        "that runs the task"
+        for source in (one.get("Source") for one in mounts)
+        if isinstance(source, Resolved)
+    ]
 
 
 def mount(text: str) -> dict[str, Any]:
@@ -78,7 +101,7 @@ def _mount_field(result: dict[str, Any], key: str, value: str, field: str, given
     if key == "type":
         result["Type"] = value.lower()
     elif key in ("source", "src"):
-        result["Source"] = os.path.abspath(value) if value.startswith(".") else value
+        result["Source"] = Resolved(value) if value.startswith(".") else value
     elif key in ("target", "dst", "destination"):
         result["Target"] = value
     elif key in ("readonly", "ro"):
@@ -287,6 +310,11 @@ def _short_port(text: str) -> list[dict[str, Any]]:
     published = _range(host, "hostPort") if host else range(0)
     if protocol.lower() not in ("tcp", "udp", "sctp"):
         raise ValueError(f"invalid proto: {protocol}")
+    if max(len(published), len(targets)) > MAX_PORTS:
+        raise ValueError(
+            f"{max(len(published), len(targets))} ports are more than one service can publish ({MAX_PORTS}): "
+            "each is a rule on every node; publish fewer, or give the service the host network"
+        )
     if published and len(published) != len(targets) and len(targets) > 1:
         raise ValueError(f"invalid ranges specified for container and host Ports: {target} and {host}")
     if published and len(targets) == 1:

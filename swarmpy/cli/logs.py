@@ -37,12 +37,23 @@ def since_seconds(text: str) -> str:
     except ValueError:
         pass  # not a duration: a time, then
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+        return str(int(datetime.fromisoformat(text).timestamp()))
+    except (ValueError, OverflowError):
         raise CommandError(
             f'invalid value for "since": failed to parse value as time or duration: "{text}"'
         ) from None
-    return str(int(moment.timestamp()))
+
+
+def tail_lines(text: str) -> str:
+    """--tail as the daemon takes it: a number of lines, or all of them, which a negative number means too.
+    The daemon, as Docker's, would take anything else for all."""
+    if text in ("", "all") or re.fullmatch(r"-[0-9]+", text):
+        return "all"
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise CommandError(
+            f'invalid value for "tail": "{text}" is not a number of lines (at most 999999999), nor "all"'
+        )
+    return text
 
 
 def frames(pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -66,6 +77,7 @@ def frames(pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 
 def logs(parsed: Parsed) -> int:
     """Print the logs of a service or a task."""
+    query = _query(parsed)
     client = Client(parsed.host)
     reference = parsed.args[0]
     kind, found = _target(client, reference)
@@ -73,7 +85,7 @@ def logs(parsed: Parsed) -> int:
     tty = bool((spec.get("ContainerSpec") or {}).get("TTY"))
     if tty and not parsed.on("raw"):
         raise CommandError("tty service logs only supported with --raw")
-    pieces = client.stream(f"/{kind}/{found['ID']}/logs", _query(parsed))
+    pieces = client.stream(f"/{kind}/{found['ID']}/logs", query)
     if tty:
         for piece in pieces:
             _write(STDOUT, piece)
@@ -98,7 +110,7 @@ def _target(client: Client, reference: str) -> tuple[str, dict[str, Any]]:
 
 
 def _query(parsed: Parsed) -> dict[str, str]:
-    query = {"stdout": "1", "stderr": "1", "tail": parsed.text("tail") or "all"}
+    query = {"stdout": "1", "stderr": "1", "tail": tail_lines(parsed.text("tail"))}
     if parsed.on("details") or not parsed.on("raw"):
         query["details"] = "1"
     if parsed.on("follow"):

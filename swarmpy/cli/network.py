@@ -147,6 +147,10 @@ def subnets(parsed: Parsed) -> list[dict[str, Any]]:
     for text in gateways:
         _home(found, text, "gateway", "gateways", "for", "Gateway")
     for key, address in pairs(parsed.list("aux-address")).items():
+        if not key or not address:
+            raise CommandError(
+                f'invalid aux-address "{key}{"=" if not key else ""}{address}": it is NAME=ADDRESS'
+            )
         home = next((one for one in found if _holds(one, address)), None)
         if home is None:
             raise CommandError(f"no matching subnet for aux-address {address}")

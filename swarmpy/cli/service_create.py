@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from swarmpy.cli.client import Client
+from swarmpy.cli.grammars import notes
 from swarmpy.cli.output import out, warn
 from swarmpy.cli.service_flags import create_flags
 from swarmpy.cli.spec import Spec, apply_fields, put
@@ -26,6 +27,8 @@ _CONTAINER = "TaskTemplate.ContainerSpec"
 def create(parsed: Parsed) -> int:
     """Create a service, print its id, and wait until it has converged."""
     spec = build(parsed)
+    for note in notes(parsed.list("mount")):
+        warn(note)
     client = Client(parsed.host)
     if parsed.list("network"):
         from swarmpy.cli.service_networks import resolved

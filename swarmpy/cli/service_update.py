@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from swarmpy.cli.client import Client, segment
-from swarmpy.cli.output import out
+from swarmpy.cli.grammars import notes
+from swarmpy.cli.output import out, warn
 from swarmpy.cli.service import send_update
 from swarmpy.cli.service_create import HEALTH, capability, resources
 from swarmpy.cli.service_flags import update_flags
@@ -35,6 +36,8 @@ def update(parsed: Parsed) -> int:
             raise CommandError("other flags may not be combined with --rollback")
         query["rollback"] = "previous"
     change(service["Spec"], parsed)
+    for note in notes(parsed.list("mount-add")):
+        warn(note)
     if parsed.has("network-add", "network-rm"):
         from swarmpy.cli.service_networks import changed
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from swarmpy.cli.usage import Parser
 from swarmpy.lab import lab as labs
 from swarmpy.lab import layout, network, nodes
 from swarmpy.lab.errors import LabError
@@ -28,7 +29,10 @@ password), and an outside client c1. Images that every node has: busybox, sleepe
 
 def main(argv: list[str]) -> int:
     """Run one lab command; returns the exit status."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.verb is None:
+        parser.error("the following arguments are required: VERB")
     verb: Callable[[argparse.Namespace], int] = args.verb
     try:
         return verb(args)
@@ -47,14 +51,15 @@ def main(argv: list[str]) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="swarmpy lab",
         description="Whole clusters on this machine, for trying things out and for tests.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    parser.set_defaults(verb=None)  # required, but a wrong flag before it is what is to be said first
+    verbs = parser.add_subparsers(metavar="VERB")
 
     def add(name: str, verb: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=text, description=text)

@@ -32,8 +32,8 @@ class CertificateService:
         self._submit, self._world, self._clock, self._entropy = submit, world, clock, entropy
 
     async def join(self, peer: Peer, body: Body) -> Body:
-        """`join`: {token, csr, address, hostname, availability, data_address} -> {node_id, cluster_id, role,
-        certificate, root, managers}."""
+        """`join`: {token, csr, address, hostname, availability, data_address, listen_port} -> {node_id,
+        cluster_id, role, certificate, root, managers}."""
         cluster = self._cluster()
         try:
             role = role_of_token(
@@ -53,6 +53,7 @@ class CertificateService:
                 hostname=_text(body, "hostname", "")[:253],
                 availability=_text(body, "availability", "active"),
                 data_address=_data_address(_text(body, "data_address", "")),
+                listen_port=_port(body.get("listen_port", 0)),
             )
         )
         return {
@@ -110,3 +111,10 @@ def _data_address(text: str) -> str:
     if text and not usable_address(text):
         raise RefusedError("InvalidArgument", f"invalid data path address {text[:64]!r}: an IP is expected")
     return usable_address(text)
+
+
+def _port(value: object) -> int:
+    """A port, 0 for none. Raises RefusedError."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 65535:
+        raise RefusedError("InvalidArgument", "listen_port must be a number from 1 to 65535")
+    return value

@@ -25,6 +25,7 @@ from swarmpy.model.errors import Refusal
 from swarmpy.model.lifecycle import NodeState, TaskState
 from swarmpy.model.objects import Node, Task
 from swarmpy.pki.probes import probe_key
+from swarmpy.plan.admission.tasks import portions
 from swarmpy.ports import Body, Channel, Clock, RefusedError, WireError
 from swarmpy.state.snapshot import Snapshot
 
@@ -246,7 +247,8 @@ class Dispatcher:
                     for one in self._sessions.values():
                         one.dirty.set()
             case m.Statuses():
-                await self._submit(ReportTasks(node=session.node_id, statuses=message.items))
+                for part in portions(self._world(), message.items):
+                    await self._submit(ReportTasks(node=session.node_id, statuses=part))
                 await session.send(m.Acknowledged(number=message.number))
             case m.Describe():
                 await self._submit(

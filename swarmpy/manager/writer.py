@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from swarmpy.manager.store import Store
 from swarmpy.model import codec
 from swarmpy.model.commands import AnyCommand, BeginTerm, Result
-from swarmpy.model.errors import Ambiguous, Internal, Refusal, Unavailable
+from swarmpy.model.errors import Ambiguous, Internal, InvalidArgument, Refusal, Unavailable
 from swarmpy.model.ids import node_of
 from swarmpy.plan.admission.admit import admit
 from swarmpy.plan.manager import plan
@@ -35,6 +35,9 @@ BATCH = 512
 PLANNED = 1000
 """Planned changes committed in one batch at most: planning is level-triggered, so any first part of a plan
 may be committed and the rest planned again. Bounds a log entry, whatever the size of a service."""
+ENTRY = 1_200_000
+"""Bytes of changes in one batch, so that a log entry (1,500,000 at most) has room for what is around them.
+What does not fit waits for the next batch; one command's changes that never would are refused."""
 SECOND = 1_000_000_000
 
 
@@ -66,6 +69,8 @@ class _Draft:
     changes: list[Change] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     answers: list[tuple[_Waiting, Result | Refusal]] = field(default_factory=list)
+    size: int = 0
+    """Bytes of the changes."""
 
     def carried_out(self, request_id: str) -> Request | None:
         """The earlier request with this id, committed or in this batch."""
@@ -145,11 +150,14 @@ class Writer:
         draft = _Draft(base)
         status = self._log.status()
         reachable = frozenset(node_of(seat) for seat in status.reachable | {status.leader or ""})
-        for waiting in taken:
-            self._admit(now, draft, waiting, reachable)
+        for place, waiting in enumerate(taken):
+            if not self._admit(now, draft, waiting, reachable):
+                self._queue[:0], taken = taken[place:], taken[:place]
+                break
         decided = self._decide(now, draft.world)
-        changes = coalesce([*draft.changes, *decided.changes[:PLANNED]])
-        wake_at = now if len(decided.changes) > PLANNED else decided.wake_at
+        planned = fitting(decided.changes, ENTRY - draft.size, least=0 if draft.changes else 1)
+        changes = coalesce([*draft.changes, *planned])
+        wake_at = now if len(decided.changes) > len(planned) else decided.wake_at
         if not changes and not draft.requests:
             _answer(draft, base.version)
             return wake_at
@@ -176,27 +184,53 @@ class Writer:
             return Plan()
         return self._plan(now, world)
 
-    def _admit(self, now: int, draft: _Draft, waiting: _Waiting, reachable: frozenset[str]) -> None:
+    def _admit(self, now: int, draft: _Draft, waiting: _Waiting, reachable: frozenset[str]) -> bool:
+        """Put a command's changes and answer into the draft; False where they fit the next one only."""
         command = waiting.command
         done = draft.carried_out(command.request_id)
         if done is not None:
             draft.answers.append((waiting, Result(id=done.result_id)))
-            return
+            return True
         try:
             changes, result = admit(now, draft.world, command, reachable)
+            size = sum(map(_size, changes))
+            if draft.size and draft.size + size > ENTRY:
+                return False
+            if size > ENTRY and not isinstance(command, BeginTerm):  # which is nobody's to make smaller
+                raise InvalidArgument(
+                    f"the change has {size} bytes, and {ENTRY} are the most that one change may have: make "
+                    "it smaller"
+                )
         except Refusal as refusal:
             draft.answers.append((waiting, refusal))
-            return
+            return True
         except Exception:
             logger.exception("admission of %s failed", type(command).__name__)
             draft.answers.append((waiting, Internal("the leader failed on this request; see its log")))
-            return
+            return True
         draft.answers.append((waiting, result))
+        draft.size += size
         if changes:
             draft.world = draft.world.evolve(changes, at=now)
             draft.changes.extend(changes)
         if command.request_id:
             draft.requests.append(Request(command.request_id, result.id, now))
+        return True
+
+
+def _size(change: Change) -> int:
+    return len(codec.encode(change))
+
+
+def fitting(changes: Sequence[Change], room: int, *, least: int) -> list[Change]:
+    """The first of the planned changes: as many as fit, and `least` in any case."""
+    kept: list[Change] = []
+    for change in changes[:PLANNED]:
+        room -= _size(change)
+        if room < 0 and len(kept) >= least:
+            break
+        kept.append(change)
+    return kept
 
 
 def coalesce(changes: list[Change]) -> tuple[Change, ...]:

@@ -32,6 +32,8 @@ class InitCluster(Command, frozen=True, kw_only=True, tag="init-cluster"):
     availability: str = "active"
     data_address: str = ""
     """Address of its VXLAN endpoint, "" for `address`."""
+    listen_port: int = 0
+    """Where its wire server listens; 0 for the port of `manager_address`."""
 
 
 class UpdateCluster(Command, frozen=True, kw_only=True, tag="update-cluster"):
@@ -138,6 +140,8 @@ class JoinNode(Command, frozen=True, kw_only=True, tag="join-node"):
     availability: str = "active"
     data_address: str = ""
     """Address of its VXLAN endpoint, "" for `address`."""
+    listen_port: int = 0
+    """Where its wire server listens, or would as a manager; 0 where the node did not say."""
 
 
 class RenewCertificate(Command, frozen=True, kw_only=True, tag="renew-certificate"):

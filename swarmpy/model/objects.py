@@ -180,6 +180,8 @@ class Node(Object, frozen=True, kw_only=True, tag="node"):
     status: NodeStatus = NodeStatus()
     manager_address: str = ""
     """HOST:PORT of its wire server while it has a seat in the raft group; "" otherwise."""
+    listen_port: int = 0
+    """TCP port at which its wire server listens while it is a manager; 0 while that is not known."""
     certificate: str = ""
     """PEM of the last certificate issued to it."""
     data_address: str = ""

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 
 from swarmpy.model.commands import InitCluster
 from swarmpy.model.errors import InvalidArgument
+from swarmpy.model.fabric import sealed_port
 from swarmpy.model.ids import ENTROPY_BYTES, from_bytes
 from swarmpy.model.objects import Cluster, Description, KeyRing
+from swarmpy.node import addresses
 from swarmpy.node.record import Record
 from swarmpy.pki.ca import Authority
 from swarmpy.pki.identity import NodeIdentity, make_key_and_csr
 from swarmpy.pki.tokens import make_token
 from swarmpy.plan.admission.cluster import checked_pools, validate_spec
+from swarmpy.plan.probing import PORT as PROBES
 from swarmpy.ports import Clock, Entropy, InitRequest
 
 AVAILABILITIES = ("active", "pause", "drain")
@@ -66,6 +69,7 @@ def command(
         description=Description(hostname=hostname),
         availability=request.availability,
         data_address=data_address,
+        listen_port=addresses.split(kept.listen, addresses.PORT)[1],
     )
 
 
@@ -77,4 +81,9 @@ def _validate(request: InitRequest) -> None:
         raise InvalidArgument("autolock is not supported by this version: leave --autolock out")
     if request.data_path_port and not 1024 <= request.data_path_port <= 49151:
         raise InvalidArgument("data path port must be between 1024 and 49151")
+    if PROBES in {request.data_path_port, sealed_port(request.data_path_port)}:
+        raise InvalidArgument(
+            f"data path port {request.data_path_port} cannot be: the nodes ask each other at UDP port "
+            f"{PROBES}, and encrypted networks use the port after the data path port; choose another one"
+        )
     checked_pools(request.address_pools, request.subnet_size or 24)

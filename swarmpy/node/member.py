@@ -205,6 +205,7 @@ class Member:
         )
         manager.register()
         if not self._listening:
+            self._agent.listens(addresses.split(self.record.listen, addresses.PORT)[1])
             await self._wire.start(self.record.listen)
             self._listening = True
         await manager.start(patient=patient)

@@ -42,7 +42,7 @@ FIRST_PAUSE, LAST_PAUSE = 0.2, 2.0
 """Seconds between attempts to find the leader who lets this node in; doubling, with jitter."""
 
 ALREADY = (
-    'This node is already part of a swarm. Use "swarmpy leave" to leave this swarm and join another one.'
+    'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.'
 )
 MANAGER_LEAVE = (
     "You are attempting to leave the swarm on a node that is participating as a manager. "
@@ -150,7 +150,7 @@ class Node:
                 raise InvalidArgument("at least 1 RemoteAddr is required to join")
             if not request.token:
                 raise InvalidArgument(
-                    "a join token is required: ask a manager with 'swarmpy join-token worker'"
+                    "a join token is required: ask a manager with 'docker swarm join-token worker'"
                 )
             hostname = await self._engine_answers()
             self._error = ""
@@ -159,7 +159,7 @@ class Node:
         if not done:
             raise Unavailable(
                 "Timeout was reached before node joined. The attempt to join the swarm will continue in the "
-                'background. Use the "swarmpy info" command to see the current swarm status of your node.'
+                'background. Use the "docker info" command to see the current swarm status of your node.'
             )
         self._joining.result()
 
@@ -208,7 +208,7 @@ class Node:
             raise Unavailable(ALREADY)
         if self._joining is not None and not self._joining.done():
             raise Unavailable(
-                'This node is joining a swarm at the moment; use "swarmpy leave" to give that up first.'
+                'This node is joining a swarm at the moment; use "docker swarm leave" to give that up first.'
             )
 
     async def _engine_answers(self) -> str:
@@ -220,7 +220,7 @@ class Node:
         if (info.get("Swarm") or {}).get("LocalNodeState", "inactive") != "inactive":
             raise Unavailable(
                 "this node's Docker Engine is itself part of a Docker swarm: leave that one first "
-                "('docker swarm leave --force' on the Engine's own socket)"
+                "(with the docker command line, on the Engine's own socket: 'swarm leave --force')"
             )
         return str(info.get("Name", ""))
 
@@ -302,6 +302,7 @@ class Node:
             "hostname": hostname,
             "availability": request.availability,
             "data_address": addresses.data_path(request.data_path_address, interfaces),
+            "listen_port": listening[1],
         }
         reply = await self._ask_leader(remote, bundle, body)
         identity = NodeIdentity(str(reply["certificate"]).encode(), key, bundle)

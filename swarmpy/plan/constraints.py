@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 
 from swarmpy.model.objects import Node
@@ -21,6 +22,8 @@ _VALUE = re.compile(r"[a-z0-9:\-_\s.*()?+\[\]\\^$|/]+\Z", re.IGNORECASE)
 
 NODE_LABELS = "node.labels."
 ENGINE_LABELS = "engine.labels."
+PROPERTIES = ("node.id", "node.hostname", "node.ip", "node.role", "node.platform.os", "node.platform.arch")
+"""Keys beside the labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,29 @@ class Constraint:
         except ValueError:
             inside = False
         return inside == self.equal
+
+
+def correction(one: Constraint) -> str:
+    """What to correct in a constraint that no node can ever satisfy, "" in one that some could."""
+    lower = one.key.lower()
+    if lower == "node.ip":
+        try:
+            ipaddress.ip_network(one.value, strict=False)
+        except ValueError:
+            return f"correct the address in {one}: an IP address or a subnet is expected"
+        return ""
+    prefix, _, label = lower.rpartition(".")
+    if lower in PROPERTIES or (label and lower.startswith((NODE_LABELS, ENGINE_LABELS))):
+        return ""
+    if label and prefix in {"node.label", "engine.label"}:
+        return f"write {prefix}s.{one.key.rpartition('.')[2]} for {one.key}"
+    near = get_close_matches(lower, PROPERTIES, 1, cutoff=0.8)
+    if near:
+        return f"write {near[0]} for {one.key}"
+    return (
+        f"correct the name {one.key}: constraints know {', '.join(PROPERTIES)}, {NODE_LABELS}NAME or "
+        f"{ENGINE_LABELS}NAME"
+    )
 
 
 def lookup(key: str, node: Node) -> str | None:

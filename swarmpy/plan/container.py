@@ -228,7 +228,7 @@ def _host_config(
         "Dns": list(dns.nameservers) if dns else [],
         "DnsSearch": list(dns.search) if dns else [],
         "DnsOptions": list(dns.options) if dns else [],
-        "ExtraHosts": [_extra_host(entry) for entry in spec.hosts],
+        "ExtraHosts": [host for entry in spec.hosts for host in _extra_hosts(entry)],
         "LogConfig": {"Type": log.name, "Config": dict(log.options)} if log else None,
         "SecurityOpt": _security(spec.privileges or {}),
         **_resources(template.resources),
@@ -266,12 +266,12 @@ def _resources(resources: Resources) -> dict[str, Any]:
     return result
 
 
-def _extra_host(entry: str) -> str:
-    """Swarm writes "IP name [alias…]" as in /etc/hosts; the Engine wants "name:IP"."""
+def _extra_hosts(entry: str) -> list[str]:
+    """Swarm writes "IP name [alias…]" as in /etc/hosts; the Engine wants "name:IP" for each name."""
     words = entry.split()
     if len(words) < 2:
         raise ContainerError(f"the host entry {entry!r} is not 'IP NAME'")
-    return f"{words[1]}:{words[0]}"
+    return [f"{name}:{words[0]}" for name in words[1:]]
 
 
 def _healthcheck(check: Healthcheck | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from swarmpy.model.examination import Finding, NodeReport, Path
 from swarmpy.model.fabric import Table, digest
 from swarmpy.model.lifecycle import NodeState
 from swarmpy.model.links import Station
-from swarmpy.plan import tables
+from swarmpy.plan import published, tables
 from swarmpy.plan.probing import PORT, narrow
 from swarmpy.state.snapshot import Snapshot
 
@@ -60,7 +60,7 @@ def patients(world: Snapshot, networks: Collection[str], *, all_nodes: bool) -> 
 
 def findings(case: Case) -> tuple[Finding, ...]:
     """What there is to say, problems first."""
-    found = {*_silent(case), *_stale(case), *_reported(case), *_unreached(case)}
+    found = {*_silent(case), *_stale(case), *_reported(case), *_unreached(case), *_spared(case)}
     order = {PROBLEM: 0, NOTE: 1, MENDED: 2}
     return tuple(sorted(found, key=lambda one: (order[one.kind], one)))
 
@@ -151,6 +151,20 @@ def _reported(case: Case) -> Iterable[Finding]:
                 f"it does not hear {names.peer(address)} any more: tasks there get no traffic from here",
                 f"see that both machines run, and that UDP port {PORT} passes between them",
             )  # fmt: skip
+
+
+def _spared(case: Case) -> Iterable[Finding]:
+    """Published ports that are not published where a node needs them itself."""
+    ingress = case.after.ingress_network()
+    if ingress is None or ingress.id not in case.asked:
+        return
+    for service, port, user in published.hidden(case.after):
+        yield Finding(
+            PROBLEM, "all nodes", ingress.name,
+            f"port {port.published_port}/{port.protocol} of service {service.name} is published on no "
+            f"node where {user} of this cluster use it",
+            "publish the service at another port",
+        )  # fmt: skip
 
 
 def _unreached(case: Case) -> Iterable[Finding]:

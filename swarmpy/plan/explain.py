@@ -12,7 +12,7 @@ from swarmpy.model.errors import InvalidArgument, NotFound
 from swarmpy.model.lifecycle import NodeState, TaskState
 from swarmpy.model.objects import Node, Service, Task
 from swarmpy.model.specs import SECOND
-from swarmpy.plan import global_, liveness, rollout
+from swarmpy.plan import global_, liveness, published, rollout
 from swarmpy.plan.filters import seat_of
 from swarmpy.plan.policy import may_restart, occupants
 from swarmpy.plan.progress import progress
@@ -118,7 +118,7 @@ def of_service(world: Snapshot, service: Service) -> Explanation:
         summary += ": all is as it should be"
     return Explanation(
         "service", service.id, service.name, summary, world.at, reports, tuple(nodes), help_text,
-        (*_of_update(world, service), *_of_slots(world, service, slots)),
+        (*_of_update(world, service), *_of_slots(world, service, slots), *_of_ports(world, service)),
     )  # fmt: skip
 
 
@@ -159,6 +159,14 @@ def _of_slots(world: Snapshot, service: Service, slots: list[Slot]) -> list[str]
             if unfit:
                 notes.append(f"no task on node {node.hostname}: it {unfit}")
     return notes
+
+
+def _of_ports(world: Snapshot, service: Service) -> list[str]:
+    return [
+        f"port {port.published_port}/{port.protocol} is published on no node where {user} of this cluster "
+        "use it: publish another one"
+        for one, port, user in published.hidden(world) if one.id == service.id
+    ]  # fmt: skip
 
 
 # ---- tasks

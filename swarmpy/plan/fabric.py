@@ -24,6 +24,7 @@ from swarmpy.model.links import (
 from swarmpy.plan import guarding
 from swarmpy.plan.container import Wire
 from swarmpy.plan.guarding import Cipher, Fenced, Guard
+from swarmpy.plan.probing import PORT as PROBES
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class World:
     were not looked at. `sandboxes`: path by task id, of containers that run. `programmed`: what each sandbox
     surely holds; `mesh` and `served` likewise; unless `mesh_known`, the kernel may hold another mesh.
     `endpoints`: the Engine's endpoints that exist, None while that is not known. `fenced`: what guards the
-    node's ports. `complete`: the leader sent all tables, so that others' leftovers may go."""
+    node's ports. `listening`: TCP ports of the node's own manager, which the mesh spares. `complete`: the
+    leader sent all tables, so that others' leftovers may go."""
 
     node_id: str
     local: str
@@ -45,6 +47,7 @@ class World:
     served: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     endpoints: frozenset[str] | None = None
     fenced: Fenced = field(default_factory=Fenced)
+    listening: frozenset[int] = frozenset()
     complete: bool = False
 
 
@@ -293,17 +296,21 @@ def _balancers(world: World) -> Iterable[Action]:
 # ---------------------------------------------------------------- the routing mesh
 
 
-def mesh_of(table: Table, node_id: str) -> MeshTable | None:
-    """The mesh of this node by the ingress network's table; None where it takes no part."""
+def mesh_of(table: Table, node_id: str, listening: Set[int] = frozenset()) -> MeshTable | None:
+    """The mesh of this node by the ingress network's table; None where it takes no part. What the node itself
+    listens on is never taken, whatever is published: it would not hear that the port was withdrawn."""
     own = _own(table, node_id)
     if own is None:
         return None
     backends = _backends(table)
+    udp = {PROBES, table.port, sealed_port(table.port)}
+    taken = {"tcp": listening, "udp": udp}
+    ports = [one for one in table.ports if one.published not in taken.get(one.protocol, ())]
     return MeshTable(
         network_id=table.id,
         addresses=own.addresses,
-        ports=tuple(sorted(_port(one, backends.get(one.service_id, []), node_id) for one in table.ports)),
-        hosts=tuple(sorted((one.protocol, one.published, one.host) for one in table.ports)),
+        ports=tuple(sorted(_port(one, backends.get(one.service_id, []), node_id) for one in ports)),
+        hosts=tuple(sorted((one.protocol, one.published, one.host) for one in ports)),
     )
 
 
@@ -317,7 +324,7 @@ def _port(port: PublishedPort, serving: list[Endpoint], node_id: str) -> MeshPor
 
 def _mesh(world: World) -> Iterable[Action]:
     tables = [table for table in world.tables.values() if table.ingress]
-    wanted = mesh_of(tables[0], world.node_id) if tables else None
+    wanted = mesh_of(tables[0], world.node_id, world.listening) if tables else None
     left = wanted is None and world.complete and not world.mesh_known
     if wanted != world.mesh or left:
         yield Mesh(wanted, world.mesh)

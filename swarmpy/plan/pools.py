@@ -39,6 +39,26 @@ def overlaps(one: str, other: str) -> bool:
     return first.version == second.version and first.overlaps(second)
 
 
+_NOBODYS = (
+    ("0.0.0.0/8", "addresses of this network"),
+    ("127.0.0.0/8", "loopback addresses"),
+    ("169.254.0.0/16", "link-local addresses"),
+    ("224.0.0.0/4", "multicast addresses"),
+    ("240.0.0.0/4", "reserved addresses"),
+    ("::/8", "reserved addresses"),
+    ("fe80::/10", "link-local addresses"),
+    ("ff00::/8", "multicast addresses"),
+)
+
+
+def unusable(subnet: str) -> str:
+    """What of the subnet no task can have as its address, "" where all is fine."""
+    for text, why in _NOBODYS:
+        if overlaps(subnet, text):
+            return f"{why} ({text})"
+    return ""
+
+
 def next_subnet(pools: Iterable[str], size: int, taken: Collection[str]) -> str | None:
     """The first subnet of that prefix length that overlaps none of those taken; None without one."""
     ranges = [_span(parse(one)) for one in taken if parse(one).version == 4]

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from swarmpy.model.errors import FailedPrecondition, InvalidArgument
+from swarmpy.model.fabric import sealed_port
 from swarmpy.model.objects import Service
 from swarmpy.model.specs import Port
+from swarmpy.plan.probing import PORT as PROBES
 from swarmpy.state.snapshot import Snapshot
 
 FIRST, LAST = 30000, 32767
@@ -45,16 +47,43 @@ def resolve(
                  for port in kept)  # fmt: skip
 
 
+def through_mesh(world: Snapshot) -> dict[tuple[str, int], Service]:
+    """The services that have a port published on every node, by protocol and port."""
+    return {
+        (port.protocol, port.published_port): service
+        for service in world.services
+        for port in service.ports if port.publish_mode != "host" and port.published_port
+    }  # fmt: skip
+
+
 def reserved(world: Snapshot) -> dict[tuple[str, int], str]:
     """What the nodes themselves listen on, by protocol and port, and what for. The mesh takes a port on every
     node before any program there sees it: one of these would cut the nodes off, from the news that it was
-    withdrawn as well."""
-    found = {("udp", world.cluster.data_path_port): "the overlay networks"} if world.cluster else {}
+    withdrawn as well. (A node spares what it listens on itself, see plan/fabric: the port would be no
+    service's there.)"""
+    found = {("udp", PROBES): "the nodes' questions to each other"}
+    if world.cluster is not None:
+        found["udp", world.cluster.data_path_port] = "the overlay networks"
+        found["udp", sealed_port(world.cluster.data_path_port)] = "the encrypted networks"
     for node in world.nodes:
         number = node.manager_address.rpartition(":")[2]
         if number.isdigit():
             found["tcp", int(number)] = "the managers"
+        if node.listen_port and node.view.role == "manager":
+            found["tcp", node.listen_port] = "the managers"
     return found
+
+
+def hidden(world: Snapshot) -> tuple[tuple[Service, Port, str], ...]:
+    """Published ports that the mesh leaves to the nodes, each with its user: admission refuses them, but a
+    service may have been there before the user was."""
+    own = reserved(world)
+    return tuple(
+        (service, port, own[port.protocol, port.published_port])
+        for service in world.services
+        for port in service.ports
+        if port.publish_mode != "host" and (port.protocol, port.published_port) in own
+    )
 
 
 def _check_ours(port: Port, clusters: dict[tuple[str, int], str]) -> None:

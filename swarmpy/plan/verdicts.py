@@ -69,9 +69,10 @@ def judge(world: Snapshot, need: Needs, seat: Seat, service_id: str) -> Verdict:
         *_of_ports(world, need, seat), *_of_replicas(need, seat, service_id),
     ]  # fmt: skip
     node = seat.node
+    changes = {one.change: one.cost for one in found}  # one change may mend several things
     return Verdict(
         node.id, node.hostname, not found, tuple(one.text for one in found),
-        " and ".join(one.change for one in found), sum(one.cost for one in found),
+        " and ".join(changes), sum(changes.values()),
     )  # fmt: skip
 
 
@@ -142,6 +143,9 @@ def _of_constraints(need: Needs, seat: Seat) -> list[Reason]:
 
 
 def _to_satisfy(one: Constraint, node: Node) -> tuple[str, int]:
+    wrong = constraints.correction(one)
+    if wrong:
+        return wrong, 1
     if one.key.lower().startswith(NODE_LABELS):
         label = one.key[len(NODE_LABELS) :]
         if one.equal:

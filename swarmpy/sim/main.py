@@ -2,16 +2,19 @@
 
 What belongs here: options, printing, exit codes. What does not: the simulation.
 
-Exit codes: 0 nothing wrong, 1 an invariant was broken, 2 wrong usage.
+Exit codes: 0 nothing wrong, 1 an invariant was broken or arguments are wrong, 125 a flag or its value is
+wrong.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from swarmpy.cli.usage import WRONG_FLAG, Parser
 from swarmpy.sim.bugs import planted
 from swarmpy.sim.clusterbugs import ALL_BUGS
 from swarmpy.sim.nemesis import REGISTRY
@@ -21,9 +24,9 @@ if TYPE_CHECKING:
     from swarmpy.sim.consensus import Outcome
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Options of `swarmpy sim`."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="swarmpy sim",
         description="Play a cluster in virtual time from a seed, with faults, and check that nothing breaks.",
     )
@@ -52,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     problem = _wrong(options, faults)
     if problem:
         print(f"swarmpy sim: {problem}", file=sys.stderr)  # noqa: T201  the sentence for the user
-        return 2
+        return WRONG_FLAG
     bad = 0
     for seed in _seeds(options):
         with planted(options.bug):
@@ -74,6 +77,14 @@ def _wrong(options: argparse.Namespace, faults: Sequence[str] | None) -> str:
     first, dots, last = options.seeds.partition("..")
     if options.seeds and not (dots and first.isdigit() and last.isdigit()):
         return f"--seeds takes a range such as 0..99, not {options.seeds!r}"
+    if options.seeds and int(first) > int(last):
+        return f"--seeds {options.seeds} holds no seed: it goes from the smaller one to the larger one"
+    for name, least in (("managers", 1), ("workers", 0)):
+        number = getattr(options, name)
+        if number is not None and number < least:
+            return f"--{name} {number} cannot be: {least} at least"
+    if options.duration is not None and not 0 <= options.duration < math.inf:
+        return f"--duration {options.duration:g} cannot be: it is a number of virtual seconds"
     return ""
 
 

@@ -45,6 +45,22 @@ def test_a_mesh_whose_last_change_was_refused_is_taken_away() -> None:
     Place().run(scenario)
 
 
+def test_a_node_that_becomes_a_manager_has_its_port_back() -> None:
+    """It was published before: the mesh would keep the other managers from the new one."""
+
+    async def scenario(place: Place) -> None:
+        port = PublishedPort(service_id="s", protocol="tcp", published=2400, target=80)
+        place.take(1, table("ingress", "10.0.0", ingress=True, nodes=MESHED, ports=(port,)))
+        await until(
+            lambda: place.kernel.filter.mesh is not None and bool(place.kernel.filter.mesh.table.ports)
+        )
+        place.worker.listening |= {2400}
+        place.worker.changed()
+        await until(lambda: place.kernel.filter.mesh is not None and not place.kernel.filter.mesh.table.ports)
+
+    Place().run(scenario)
+
+
 def test_what_others_change_is_mended_on_a_busy_node_too() -> None:
     """The looks at the kernel were made when nothing happened for a second: on a busy node, never."""
 

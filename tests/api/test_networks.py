@@ -359,8 +359,9 @@ async def test_outside_a_cluster(rig: Rig) -> None:
     assert await listed(rig) == ["bridge"]
     status, text = await refusal(rig, "POST", "/networks/create", {"Name": "x", "Driver": "overlay"})
     assert status == 500
-    assert text.startswith(
-        "This node is not a swarm manager. Overlay networks need a cluster: use 'swarmpy init'"
+    assert text == (
+        'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to '
+        "swarm and try again."
     )
     assert (await rig.call("POST", "/networks/create", {"Name": "x", "Driver": "bridge"}))[0] == 201
 

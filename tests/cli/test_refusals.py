@@ -116,7 +116,6 @@ network create --subnet 10.1.0.0/24,10.2.0.0/24 --ip-range 10.1.0.0/25,10.1.0.12
 network create --subnet 10.1.0.0/24 --ip-range 10.2.0.0/25 x
 network create --subnet 10.1.0.0/24 --aux-address a=10.2.0.1 x
 network create --subnet 10.1.0.0/24 --aux-address a=foo x
-network create --subnet 10.1.0.0/24 --aux-address foo x
 network create --aux-address a=10.1.0.1 x
 network inspect
 network ls extra

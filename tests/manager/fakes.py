@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from swarmpy.adapters.raft.settings import RaftSettings
 from swarmpy.ports import (
     Body,
     LogRole,
@@ -49,6 +50,8 @@ class LocalLog:
     async def propose(self, entry: bytes, *, timeout: float = 10.0) -> tuple[int, Any]:
         if self.hold is not None:
             await self.hold.wait()
+        if len(entry) > RaftSettings().max_entry:
+            raise ValueError("too large, as for the real log")
         if self._role is not LogRole.LEADER:
             raise NotLeaderError(None)
         self._index += 1

@@ -34,7 +34,7 @@ async def running(cluster: Cluster) -> tuple[Pipe, str]:
     told = await hear(end, m.Assignments)
     assert isinstance(told, m.Assignments)
     assert told.seq > tables.seq
-    assert told.tasks[0].networks[0].addresses == ("10.0.1.3/24",)
+    assert told.tasks[0].networks[0].addresses == ("10.0.2.3/24",)
     key = told.tasks[0].id
     await end.send(m.to_body(m.Statuses(number=1, items=((key, TaskStatus(state=TaskState.RUNNING)),))))
     serving = await hear(end, m.Networks)

@@ -25,6 +25,10 @@ WISHES = {"m1": "eth0", "m2": "10.99.0.2", "w1": ""}
 """What each machine is told with --data-path-addr."""
 
 
+SPARED: dict[str, frozenset[int]] = {}
+"""The ports that each machine's routing mesh leaves to its manager, once the cluster is formed."""
+
+
 class Formed(Cluster):
     """A cluster whose nodes are told where their data path is; it forms, and that is all."""
 
@@ -51,6 +55,9 @@ class Formed(Cluster):
         world = self.leader_world()
         assert world is not None
         self.seen = world
+        for box in self.stage.boxes.values():
+            member: Any = getattr(box.program_state["node"], "_member", None)
+            SPARED[box.name] = member._agent._fabric.listening
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +78,11 @@ def test_data_addresses_of_init_and_join(world: Snapshot) -> None:
     }
 
 
+def test_every_node_says_where_it_listens(world: Snapshot) -> None:
+    assert {node.listen_port for node in world.nodes} == {2377}
+    assert {"m1": {2377}, "m2": {2377}, "w1": frozenset()} == SPARED
+
+
 def test_pools_size_and_port_of_init(world: Snapshot) -> None:
     assert world.cluster is not None
     assert world.cluster.address_pools == ("10.64.0.0/12", "192.168.0.0/20")
@@ -85,6 +97,11 @@ def test_pools_size_and_port_of_init(world: Snapshot) -> None:
     [
         ({"data_path_port": 1023}, "data path port must be between 1024 and 49151"),
         ({"data_path_port": 49152}, "data path port must be between 1024 and 49151"),
+        (
+            {"data_path_port": 7946},
+            "data path port 7946 cannot be: the nodes ask each other at UDP port 7946",
+        ),
+        ({"data_path_port": 7945}, "encrypted networks use the port after the data path port"),
         ({"subnet_size": 30}, "invalid subnet size 30"),
         ({"address_pools": ("10.0.0.0/25",)}, "smaller than one subnet of mask length 24"),
         ({"address_pools": ("10.0.0.0/8", "10.1.0.0/16")}, "address pool 10.1.0.0/16 overlaps 10.0.0.0/8"),

@@ -9,6 +9,7 @@ from swarmpy.model.fabric import digest
 from swarmpy.model.lifecycle import NodeState
 from swarmpy.plan import doctor, tables
 from swarmpy.plan.doctor import Case
+from swarmpy.plan.explain import explain
 from swarmpy.state.changes import Delete, Put
 from swarmpy.state.snapshot import Snapshot
 from tests.plan.test_fabric import ME, OTHER, endpoint, mesh, table
@@ -44,6 +45,31 @@ class Ward:
         known = {one: self.report(one) for one in ALL if one not in silent}
         known |= {one.node_id: one for one in reports}
         return doctor.findings(Case(self.world, after or self.world, asked, known, silent))
+
+
+def test_a_published_port_that_the_nodes_need_is_told() -> None:
+    ward = Ward()
+    stage = ward.stage
+    stage.ingress()
+    stage.create(spec("api", EndpointSpec={"Ports": [{"TargetPort": 80, "PublishedPort": 2400}]}))
+    ingress = ward.world.ingress_network()
+    assert ingress is not None
+    asked = (ingress.id,)
+
+    def told() -> list[Finding]:
+        reports = [ward.report(one, digests={ingress.id: digest(tables.table(ward.world, ingress))})
+                   for one in ALL]  # fmt: skip
+        return [one for one in ward.findings(*reports, asked=asked) if "port 2400" in one.what]
+
+    assert told() == []
+    stage.put(Put(replace(ward.world.nodes["node-a"], manager_address="192.0.2.1:2400")))
+    what = "port 2400/tcp of service api is published on no node where the managers of this cluster use it"
+    assert only(tuple(told())) == Finding(
+        doctor.PROBLEM, "all nodes", "ingress", what, "publish the service at another port"
+    )
+    assert explain(ward.world, "api").notes == (
+        "port 2400/tcp is published on no node where the managers of this cluster use it: publish another one",
+    )
 
 
 def only(found: tuple[Finding, ...]) -> Finding:

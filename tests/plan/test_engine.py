@@ -173,6 +173,14 @@ def test_ports_of_the_host_and_the_address_they_are_published_on() -> None:
     }  # fmt: skip
 
 
+def test_every_name_of_a_host_entry_is_the_containers() -> None:
+    template = json.dumps(
+        {"ContainerSpec": {"Image": "web:1", "Hosts": ["10.0.0.1 db db.example", "fd00::1 x"]}}
+    )
+    body = create_body(msgspec.structs.replace(assigned(), template=template), NODE, "cluster", {})[0]
+    assert body["HostConfig"]["ExtraHosts"] == ["db:10.0.0.1", "db.example:10.0.0.1", "x:fd00::1"]
+
+
 def test_containers_keep_their_order_out_of_it() -> None:
     task = local(TaskState.RUNNING)
     twins = (container("running", pid=1), replace(container("exited"), id="d"))

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from swarmpy.model.errors import InvalidArgument, NotFound
-from swarmpy.model.lifecycle import NodeState, TaskState
+from swarmpy.model.lifecycle import NodeState, Role, TaskState
 from swarmpy.plan.explain import explain
 from swarmpy.plan.progress import progress
 from swarmpy.plan.verdicts import cpus, size
@@ -60,6 +60,41 @@ def test_verdicts(nodes, rest, reasons, change):
     assert told.smallest_change == change
     assert explain(stage.world, "web.1").smallest_change == change
     msgspec.to_builtins(told)
+
+
+NAMES = (
+    "node.id, node.hostname, node.ip, node.role, node.platform.os, node.platform.arch, node.labels.NAME or "
+    "engine.labels.NAME"
+)
+
+
+@pytest.mark.parametrize(
+    ("constraints", "change"),
+    [
+        (("node.zzz==1",), f"correct the name node.zzz: constraints know {NAMES}"),
+        (("node.zzz==1", "node.zzz!=2"), f"correct the name node.zzz: constraints know {NAMES}"),
+        (("node.label.zone==b",), "write node.labels.zone for node.label.zone"),
+        (("NODE.hostnam==b",), "write node.hostname for NODE.hostnam"),
+        (("engine.label.os==b",), "write engine.labels.os for engine.label.os"),
+        (("node.labels.==b",), f"correct the name node.labels.: constraints know {NAMES}"),
+        (("node.ip==foo",), "correct the address in node.ip==foo: an IP address or a subnet is expected"),
+    ],
+)
+def test_a_name_that_no_node_has_is_one_thing_to_correct(constraints, change):
+    stage = Stage(node("a"), node("b", role=Role.MANAGER))
+    stage.create(spec("web", template=placed(*constraints)))
+    told = explain(stage.world, "web")
+    assert told.smallest_change == change
+    assert [one.change for one in told.nodes] == [change, change]
+    assert told.summary == f"0 of 1 tasks run; to place the rest: {change}"
+
+
+def test_a_log_driver_that_no_engine_has_is_said_on_the_task_and_explained():
+    stage = Stage(node("a", plugins=(("Log", "json-file"),)), node("b", plugins=(("Log", "json-file"),)))
+    stage.create(spec("web", template={"LogDriver": {"Name": "zz"}}))
+    [task] = stage.world.tasks
+    assert task.status.err == "no suitable node (missing plugin on 2 nodes)"
+    assert explain(stage.world, "web").smallest_change == "install the log plugin zz on node a"
 
 
 def test_the_cheapest_node_is_advised():

@@ -189,6 +189,29 @@ def test_what_was_carried_out_is_known_without_another_look():
     assert after.neighbours == {new.mac: new}
 
 
+def test_the_mesh_spares_what_the_node_itself_listens_on():
+    ports = tuple(
+        PublishedPort(service_id="s", protocol=protocol, published=number, target=80)
+        for protocol in ("tcp", "udp") for number in (2377, 4789, 4790, 7946, 8080)
+    )  # fmt: skip
+    published = with_(mesh(endpoint(2)), ports=ports)
+    for listening, spared in (({2377}, {("tcp", 2377)}), (set(), set())):
+        found = p.mesh_of(published, ME, frozenset(listening))
+        spared |= {("udp", 4789), ("udp", 4790), ("udp", 7946)}
+        wanted = {(one.protocol, one.published) for one in ports} - spared
+        assert {(one.protocol, one.published) for one in found.ports} == wanted
+        assert {one[:2] for one in found.hosts} == wanted
+
+
+def test_a_mesh_that_took_the_managers_port_gives_it_back():
+    kernel = Kernel(mesh(endpoint(2)))
+    kernel.run()
+    assert [one.published for one in kernel.world.mesh.ports] == [8080]
+    kernel.world = replace(kernel.world, listening=frozenset({8080}))
+    kernel.run()
+    assert kernel.world.mesh.ports == kernel.world.mesh.hosts == ()
+
+
 def test_local_ports_and_snat():
     here, there = endpoint(2), endpoint(3, OTHER)
     local = p.mesh_of(mesh(here, there, source="local"), ME)

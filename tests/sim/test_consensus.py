@@ -57,8 +57,14 @@ def test_a_violation_is_reported_with_its_replay(capsys: pytest.CaptureFixture[s
 
 
 def test_wrong_usage_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--faults", "gremlins"]) == 2
-    assert main(["--bug", "none-such"]) == 2
-    assert main(["--seeds", "7"]) == 2
+    assert main(["--faults", "gremlins"]) == 125
+    assert main(["--bug", "none-such"]) == 125
+    assert main(["--seeds", "7"]) == 125
     assert "0..99" in capsys.readouterr().err
+    for words in (["--managers", "0"], ["--managers", "-1"], ["--workers", "-1"], ["--seeds", "5..1"],
+                  ["--duration", "-1"], ["--duration", "nan"], ["--duration", "inf"]):  # fmt: skip
+        assert main(words) == 125
+        said = capsys.readouterr().err
+        assert words[0] in said
+        assert words[1] in said
     assert main(["--list"]) == 0

@@ -20,6 +20,9 @@ from swarmpy.state.snapshot import Snapshot
 MIN_CERTIFICATE_NS = 3600 * 1_000_000_000
 """Docker refuses node certificates that live less than an hour."""
 
+MIN_HEARTBEAT_NS = 100_000_000
+"""Nodes beat five times in a period, and are suspect after two fifths of it."""
+
 
 def present(world: Snapshot) -> Cluster:
     """The cluster object. Raises FailedPrecondition where the log is still empty."""
@@ -44,9 +47,10 @@ def init(now: int, world: Snapshot, command: InitCluster) -> tuple[list[Change],
         manager_address=command.manager_address,
         certificate=command.certificate,
         data_address=command.data_address,
+        listen_port=command.listen_port,
     )
     cause = "swarm init"
-    ingress = network.first(command.cluster, now)
+    ingress = network.first(command.cluster, now, (command.address, command.data_address))
     return [Put(item, cause) for item in (command.cluster, node, ingress)], Result(id=command.node_id)
 
 
@@ -61,6 +65,11 @@ def validate_spec(text: str) -> None:
         raise InvalidArgument("minimum certificate expiry time is: 1h0m0s")
     if view.dispatcher.heartbeat_period < 0:
         raise InvalidArgument("heartbeat time period cannot be a negative duration")
+    if 0 < view.dispatcher.heartbeat_period < MIN_HEARTBEAT_NS:
+        raise InvalidArgument(
+            f"invalid heartbeat period {view.heartbeat_seconds:.9g} s: nodes would count as dead between two "
+            "beats; choose 100ms at least, such as the usual 5s"
+        )
     raw = json.loads(text or "{}").get("CAConfig") or {}
     for unsupported in ("ExternalCAs", "SigningCACert", "SigningCAKey"):
         if raw.get(unsupported):
@@ -131,8 +140,9 @@ def _pool(text: str, size: int) -> str:
             f"invalid address pool {text}: pools are IPv4; a network with IPv6 gets a subnet of its own, or "
             "the one that --subnet names"
         )
-    if net.is_multicast or net.is_loopback or net.is_link_local or net.is_unspecified:
-        raise InvalidArgument(f"invalid address pool {text}: such addresses cannot be given to tasks")
+    nobodys = pools.unusable(str(net))
+    if nobodys:
+        raise InvalidArgument(f"invalid address pool {text}: {nobodys} cannot be given to tasks")
     if net.prefixlen > size:
         raise InvalidArgument(
             f"invalid address pool {text}: it is smaller than one subnet of mask length {size}"

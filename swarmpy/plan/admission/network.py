@@ -24,7 +24,7 @@ from swarmpy.model.errors import (
 from swarmpy.model.lifecycle import TERMINAL
 from swarmpy.model.objects import Cluster, Network, Subnet
 from swarmpy.model.specs import MTU_OPTION, VNI_OPTION, IPAMConfig, NetworkSpec, compact, network_view
-from swarmpy.plan import pools
+from swarmpy.plan import pools, tables
 from swarmpy.state.changes import Change, Delete, Put
 from swarmpy.state.snapshot import Snapshot
 
@@ -33,6 +33,8 @@ Admitted = tuple[list[Change], Result]
 INGRESS = "ingress"
 PREDEFINED = frozenset({"bridge", "host", "none", "default", "docker_gwbridge"})
 LEAST_MTU = 576
+LEAST_IPV6 = 1280
+"""A link that carries less has no IPv6."""
 KNOWN_OPTIONS = frozenset({"encrypted", MTU_OPTION, VNI_OPTION})
 _NAME = re.compile(r"[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*\Z")
 
@@ -81,16 +83,16 @@ def remove(_now: int, world: Snapshot, command: RemoveNetwork) -> Admitted:
     return [Delete("network", network.id, "network remove")], Result(id=network.id)
 
 
-def first(cluster: Cluster, now: int) -> Network:
-    """The ingress network with which a cluster begins. Raises FailedPrecondition or InvalidArgument where the
-    cluster's address pools have no room for it."""
+def first(cluster: Cluster, now: int, nodes: Iterable[str] = ()) -> Network:
+    """The ingress network with which a cluster begins, beside these addresses of its first node. Raises
+    FailedPrecondition or InvalidArgument where the cluster's address pools have no room for it."""
     world = Snapshot(cluster=cluster)
     sent = {"Name": INGRESS, "Driver": "overlay", "Ingress": True, "Scope": "swarm"}
     command = CreateNetwork(id=ids.derive(cluster.id, INGRESS), spec=compact(sent))
     spec = network_view(command.spec)
     return Network(
         id=command.id, name=INGRESS, spec=command.spec, created_at=now,
-        subnets=_subnets(world, spec, command.id), vni=_vni(world, spec),
+        subnets=_subnets(world, spec, command.id, nodes), vni=_vni(world, spec),
     )  # fmt: skip
 
 
@@ -112,6 +114,7 @@ def _check(world: Snapshot, spec: NetworkSpec) -> None:
             f"networks of driver {spec.driver!r} cannot span the cluster: use --driver overlay, or "
             "--scope local"
         )
+    _check_scope(spec.scope)
     if spec.config_only or (spec.config_from is not None and spec.config_from.network):
         raise Unimplemented(
             "config-only networks are for drivers of a single node: give the overlay its options"
@@ -132,12 +135,34 @@ def _check(world: Snapshot, spec: NetworkSpec) -> None:
     present = world.ingress_network()
     if spec.ingress and present is not None:
         raise AlreadyExists(f"ingress network ({present.id}) is already present: remove it first")
+    _check_mtu(spec)
+    _check_encryption(world, spec)
+
+
+def _check_scope(scope: str) -> None:
+    if scope == "local":
+        raise InvalidArgument(
+            "cannot downgrade network scope for overlay networks: they span the cluster; leave --scope away, "
+            "or use --driver bridge for a network of one node"
+        )
+    if scope not in {"", "swarm"}:
+        raise InvalidArgument(f"invalid network scope {scope!r}: it is swarm for overlay networks")
+
+
+def _check_mtu(spec: NetworkSpec) -> None:
     mtu = spec.options.get(MTU_OPTION)
     if mtu is not None and not LEAST_MTU <= spec.underlay_mtu <= 65535:
         raise InvalidArgument(
             f"invalid MTU {mtu!r}: {MTU_OPTION} is a number of bytes from {LEAST_MTU} to 65535"
         )
-    _check_encryption(world, spec)
+    if mtu is not None and spec.enable_ipv6:
+        least = LEAST_IPV6 + tables.OVERHEAD[6]
+        least += tables.ENCRYPTION + tables.ALIGNMENT if spec.encrypted else 0
+        if spec.underlay_mtu < least:
+            raise InvalidArgument(
+                f"invalid MTU {mtu!r}: IPv6 needs {LEAST_IPV6} bytes in the network, so {least} between the "
+                "nodes"
+            )
 
 
 def _check_encryption(world: Snapshot, spec: NetworkSpec) -> None:
@@ -176,15 +201,35 @@ def _vni(world: Snapshot, spec: NetworkSpec) -> int:
     return int(asked)
 
 
-def _subnets(world: Snapshot, spec: NetworkSpec, network_id: str) -> tuple[Subnet, ...]:
-    taken = [subnet.subnet for network in world.networks for subnet in network.subnets]
+def _machines(world: Snapshot) -> dict[str, str]:
+    """The nodes' host names by their addresses."""
+    return {
+        plain: node.hostname
+        for node in world.nodes for address in (node.status.address, node.data_address)
+        if (plain := pools.canonical(address))
+    }  # fmt: skip
+
+
+def _subnets(
+    world: Snapshot, spec: NetworkSpec, network_id: str, beside: Iterable[str] = ()
+) -> tuple[Subnet, ...]:
+    """The subnets of a new network. `beside`: addresses of machines that the world does not know yet."""
+    networks = [subnet.subnet for network in world.networks for subnet in network.subnets]
+    machines = _machines(world)
+    taken = [*networks, *(one for one in {*machines, *map(pools.canonical, beside)} if one)]
     found: list[Subnet] = []
     for config in spec.ipam.config:
         _check_alone(config)
         subnet = _given(config) if config.subnet else _from_pools(world, [*taken, *(s.subnet for s in found)])
-        for other in (*taken, *(one.subnet for one in found)):
+        for other in (*networks, *(one.subnet for one in found)):
             if pools.overlaps(subnet.subnet, other):
                 raise InvalidArgument(f"subnet {subnet.subnet} overlaps {other}, which is in use")
+        held = next((one for one in sorted(machines) if pools.inside(one, subnet.subnet)), "")
+        if held:
+            raise InvalidArgument(
+                f"subnet {subnet.subnet} holds {held}, the address of node {machines[held]}: the network's "
+                "tasks could not reach that machine, nor it them; choose another subnet"
+            )
         found.append(subnet)
     versions = {pools.parse(one.subnet).version for one in found}
     if 6 in versions and not spec.enable_ipv6:
@@ -220,8 +265,12 @@ def _given(config: IPAMConfig) -> Subnet:
         ) from None
     if net.prefixlen > net.max_prefixlen - 2:
         raise InvalidArgument(f"invalid subnet {config.subnet}: it has no room for a gateway and a task")
-    if net.is_multicast or net.is_loopback or net.is_link_local or net.is_unspecified:
-        raise InvalidArgument(f"invalid subnet {config.subnet}: such addresses cannot be given to tasks")
+    nobodys = pools.unusable(config.subnet)
+    if nobodys:
+        raise InvalidArgument(
+            f"invalid subnet {config.subnet}: {nobodys} cannot be given to tasks; choose another one, such "
+            "as 10.20.0.0/24"
+        )
     if config.ip_range:
         _check_range(config)
     gateway = config.gateway or pools.first_address(config.subnet)
@@ -254,7 +303,10 @@ def _check_range(config: IPAMConfig) -> None:
     try:
         part = pools.parse(config.ip_range)
     except ValueError:
-        raise InvalidArgument(f"invalid ip-range {config.ip_range}: it should be in CIDR notation") from None
+        raise InvalidArgument(
+            f"invalid ip-range {config.ip_range}: it should be in CIDR notation with no host bits, like "
+            "10.1.0.0/25"
+        ) from None
     whole = pools.parse(config.subnet)
     if part.version != whole.version or not _within(part, whole):
         raise InvalidArgument(

@@ -18,6 +18,7 @@ from swarmpy.model.errors import FailedPrecondition, InvalidArgument, OutOfSeque
 from swarmpy.model.lifecycle import NodeState, Role
 from swarmpy.model.objects import Description, Node, NodeStatus, Revoked
 from swarmpy.model.specs import NodeSpec, compact, node_view
+from swarmpy.plan import published
 from swarmpy.plan.admission.cluster import present, require_node
 from swarmpy.state.changes import Change, Delete, Put
 from swarmpy.state.snapshot import Snapshot
@@ -43,7 +44,10 @@ def join(now: int, world: Snapshot, command: JoinNode) -> tuple[list[Change], Re
         status=NodeStatus(state=NodeState.UNKNOWN, address=command.address, since=now),
         certificate=command.certificate,
         data_address=command.data_address,
+        listen_port=command.listen_port,
     )
+    if command.role is Role.MANAGER:
+        _check_port(world, node, "join with another --listen-addr")
     return [Put(node, f"joined with the {command.role.word} token")], Result(id=node.id)
 
 
@@ -58,6 +62,8 @@ def update(
     _validate(spec)
     if spec.role == "worker" and node.view.role == "manager":
         _check_demotion(world, node, reachable)
+    if spec.role == "manager" and node.view.role == "worker":
+        _check_port(world, node, "let the node join again with another --listen-addr")
     return [Put(replace(node, spec=command.spec), "node update")], Result(id=node.id)
 
 
@@ -66,6 +72,17 @@ def _validate(spec: NodeSpec) -> None:
         raise InvalidArgument(f'invalid Role: "{spec.role}" is not worker or manager')
     if spec.availability not in AVAILABILITIES:
         raise InvalidArgument(f'invalid Availability: "{spec.availability}" is not active, pause or drain')
+
+
+def _check_port(world: Snapshot, node: Node, instead: str) -> None:
+    """The routing mesh takes a published port on every node: a manager could not be reached at its own."""
+    taken = published.through_mesh(world).get(("tcp", node.listen_port))
+    if taken is not None:
+        raise FailedPrecondition(
+            f"node {node.hostname} cannot be a manager: it listens on port {node.listen_port}, which service "
+            f"'{taken.name}' ({taken.id}) has published through the routing mesh on every node; {instead}, "
+            "or publish the service at another port"
+        )
 
 
 def _check_demotion(world: Snapshot, node: Node, reachable: frozenset[str]) -> None:

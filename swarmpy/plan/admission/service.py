@@ -21,13 +21,16 @@ from swarmpy.model.errors import (
     OutOfSequence,
     Unimplemented,
 )
+from swarmpy.model.limits import MAX_SPEC
 from swarmpy.model.objects import Network, Service, UpdateStatus
 from swarmpy.model.specs import Mode, ServiceSpec, compact, service_view
-from swarmpy.plan import places, published
+from swarmpy.plan import constraints, places, published
 from swarmpy.plan.admission import validate
 from swarmpy.state.changes import Change, Delete, Put
 from swarmpy.state.snapshot import Snapshot
 
+LABELS = (constraints.NODE_LABELS, constraints.ENGINE_LABELS)
+"""What tasks can be spread over."""
 _MODES = {"Replicated", "Global", "ReplicatedJob", "GlobalJob"}
 
 Admitted = tuple[list[Change], Result]
@@ -35,7 +38,7 @@ Admitted = tuple[list[Change], Result]
 
 def create(now: int, world: Snapshot, command: CreateService) -> Admitted:
     """Admit POST /services/create. Raises Refusal. `now` is cluster time in ns."""
-    text = attached(world, stored(command.spec, command.fallback_name))
+    text = attached(world, _sized(stored(command.spec, command.fallback_name)))
     spec = service_view(text)
     validate.check(spec)
     _check_mesh(world, spec)
@@ -51,7 +54,7 @@ def create(now: int, world: Snapshot, command: CreateService) -> Admitted:
         created_at=now,
         ports=published.resolve(world, command.id, spec.ports, ()),
     )
-    return [Put(service, "service create")], Result(id=service.id)
+    return [Put(service, "service create")], Result(id=service.id, warnings=_warnings(spec))
 
 
 def update(now: int, world: Snapshot, command: UpdateService) -> Admitted:
@@ -61,7 +64,7 @@ def update(now: int, world: Snapshot, command: UpdateService) -> Admitted:
     settings restart nothing. A manual rollback swaps the present and the previous spec.
     """
     service = _service(world, command.service)
-    text = attached(world, stored(command.spec, ""))
+    text = attached(world, _sized(stored(command.spec, "")))
     spec = service_view(text)
     validate.check(spec)
     _check_mesh(world, spec)
@@ -91,7 +94,7 @@ def update(now: int, world: Snapshot, command: UpdateService) -> Admitted:
         update=None,
         ports=published.resolve(world, service.id, spec.ports, service.ports),
     )
-    return [Put(after, "service update")], Result(id=service.id)
+    return [Put(after, "service update")], Result(id=service.id, warnings=_warnings(spec))
 
 
 def remove(now: int, world: Snapshot, command: RemoveService) -> Admitted:
@@ -126,6 +129,34 @@ def stored(sent: str, fallback_name: str) -> str:
     if "Replicated" in mode:
         mode["Replicated"].setdefault("Replicas", 1)
     return compact(spec)
+
+
+def _warnings(spec: ServiceSpec) -> tuple[str, ...]:
+    """What Swarm admits though it cannot be meant."""
+    placement = spec.task_template.placement
+    found = [
+        f"no node will ever satisfy the constraint {text}: {wrong}"
+        for text in placement.constraints
+        if (wrong := constraints.correction(constraints.parse(text)))
+    ]
+    for preference in placement.preferences:
+        descriptor = preference.spread.spread_descriptor if preference.spread is not None else ""
+        if not descriptor.lower().startswith(LABELS):
+            found.append(
+                f"the placement preference spread={descriptor} has no effect: tasks are spread over "
+                f"{' or '.join(f'{one}NAME' for one in LABELS)} only"
+            )
+    return tuple(found)
+
+
+def _sized(text: str) -> str:
+    size = len(text.encode())
+    if size > MAX_SPEC:
+        raise InvalidArgument(
+            f"the spec has {size} bytes, and {MAX_SPEC} are the most that a service may have, as each of its "
+            "tasks carries it: put what is large into the image or a volume"
+        )
+    return text
 
 
 def attached(world: Snapshot, text: str) -> str:
@@ -190,7 +221,7 @@ def _check_mesh(world: Snapshot, spec: ServiceSpec) -> None:
     if spec.endpoint_spec and places.meshed(spec.endpoint_spec) and world.ingress_network() is None:
         raise FailedPrecondition(
             "service needs ingress network, but no ingress network is present: create one with "
-            "'swarmpy network create --ingress', or publish with mode=host"
+            "'docker network create -d overlay --ingress NAME', or publish with mode=host"
         )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 
 from swarmpy.model.errors import InvalidArgument, Unimplemented, Unknown
+from swarmpy.model.limits import MAX_PORTS
 from swarmpy.model.specs import (
     ContainerSpec,
     EndpointSpec,
@@ -27,6 +28,7 @@ from swarmpy.model.specs import (
     UpdateConfig,
 )
 from swarmpy.plan import constraints, leaving, template
+from swarmpy.plan.admission import runnable
 
 MIN_NANO_CPUS = 1_000_000
 MIN_MEMORY = 4 * 1024 * 1024
@@ -57,6 +59,7 @@ def check(spec: ServiceSpec) -> None:
     _restart(spec.task_template.restart_policy)
     _placement(spec.task_template.placement)
     _container(spec.task_template.container)
+    runnable.check(spec.task_template)
     try:
         template.check_container(spec.task_template.container, spec.name, spec.labels)
     except ValueError as error:
@@ -292,6 +295,11 @@ def _drain(labels: Mapping[str, str]) -> None:
 def _endpoint(endpoint: EndpointSpec) -> None:
     if endpoint.mode not in {"", "vip", "dnsrr"}:
         raise InvalidArgument(f'invalid resolution mode: "{endpoint.mode}"')
+    if len(endpoint.ports) > MAX_PORTS:
+        raise InvalidArgument(
+            f"{len(endpoint.ports)} ports are more than one service can publish ({MAX_PORTS}): each is a "
+            "rule on every node; publish fewer, or give the service the host network"
+        )
     seen: set[tuple[int, str]] = set()
     for port in endpoint.ports:
         _port(port)

@@ -28,8 +28,18 @@ from swarmpy.model.errors import (
     Refusal,
     Unimplemented,
 )
-from swarmpy.model.lifecycle import TaskState
-from swarmpy.model.objects import Attachment, Cluster, Description, Network, Node, Service, Task, TaskStatus
+from swarmpy.model.lifecycle import NodeState, TaskState
+from swarmpy.model.objects import (
+    Attachment,
+    Cluster,
+    Description,
+    Network,
+    Node,
+    NodeStatus,
+    Service,
+    Task,
+    TaskStatus,
+)
 from swarmpy.model.specs import MTU_OPTION, VNI_OPTION, Port
 from swarmpy.plan import pools, published
 from swarmpy.plan.admission import cluster, network, service
@@ -203,6 +213,8 @@ def test_encryption_needs_every_nodes_kernel() -> None:
         ({"Ingress": True, "Internal": True}, InvalidArgument, "the ingress network cannot be internal"),
         ({"Options": {MTU_OPTION: "575"}}, InvalidArgument, "invalid MTU '575'"),
         ({"Options": {MTU_OPTION: "65536"}}, InvalidArgument, "invalid MTU '65536'"),
+        ({"EnableIPv6": True, "Options": {MTU_OPTION: "1349"}}, InvalidArgument,
+         "invalid MTU '1349': IPv6 needs 1280 bytes in the network, so 1350 between the nodes"),
         ({"Options": {MTU_OPTION: "big"}}, InvalidArgument, "invalid MTU 'big'"),
         ({"Options": {VNI_OPTION: "4096"}}, InvalidArgument, "VXLAN id 4096 is in use by another network"),
         ({"Options": {VNI_OPTION: "0"}}, InvalidArgument, "invalid VXLAN id '0'"),
@@ -211,15 +223,33 @@ def test_encryption_needs_every_nodes_kernel() -> None:
         (ipam({"Subnet": "nope"}), InvalidArgument, "invalid subnet nope: it should be in CIDR notation"),
         (ipam({"Subnet": "10.1.0.5/24"}), InvalidArgument, "with no host bits"),
         (ipam({"Subnet": "10.1.0.0/31"}), InvalidArgument, "has no room for a gateway and a task"),
-        (ipam({"Subnet": "224.0.0.0/24"}), InvalidArgument, "such addresses cannot be given to tasks"),
-        (ipam({"Subnet": "127.0.0.0/24"}), InvalidArgument, "such addresses cannot be given to tasks"),
-        (ipam({"Subnet": "169.254.0.0/24"}), InvalidArgument, "such addresses cannot be given to tasks"),
+        *((ipam({"Subnet": one}), InvalidArgument,
+           f"invalid subnet {one}: {why} cannot be given to tasks; choose another one, such as 10.20.0.0/24")
+          for one, why in (
+              ("224.0.0.0/24", "multicast addresses (224.0.0.0/4)"),
+              ("240.0.0.0/4", "reserved addresses (240.0.0.0/4)"),
+              ("255.255.255.0/24", "reserved addresses (240.0.0.0/4)"),
+              ("126.0.0.0/7", "loopback addresses (127.0.0.0/8)"),
+              ("0.0.0.0/0", "addresses of this network (0.0.0.0/8)"),
+              ("169.254.7.0/24", "link-local addresses (169.254.0.0/16)"),
+              ("fe80::/64", "link-local addresses (fe80::/10)"),
+              ("ff02::/64", "multicast addresses (ff00::/8)"),
+              ("::/64", "reserved addresses (::/8)"),
+              ("::ffff:0:0/96", "reserved addresses (::/8)"),
+          )),
+        ({"Scope": "local"}, InvalidArgument,
+         "cannot downgrade network scope for overlay networks: they span the cluster; leave --scope away, or "
+         "use --driver bridge for a network of one node"),
+        ({"Scope": "foo"}, InvalidArgument, "invalid network scope 'foo': it is swarm for overlay networks"),
+        ({"Scope": "Swarm"}, InvalidArgument, "invalid network scope 'Swarm'"),
         (ipam({"Subnet": "10.0.0.0/16"}), InvalidArgument,
          "subnet 10.0.0.0/16 overlaps 10.0.0.0/24, which is in use"),
         (ipam({"Subnet": "10.5.0.0/24"}, {"Subnet": "10.5.0.0/25"}), InvalidArgument,
          "subnet 10.5.0.0/25 overlaps 10.5.0.0/24, which is in use"),
         (ipam({"Subnet": "fd00::/64"}), InvalidArgument, "needs IPv6 to be enabled: add --ipv6"),
         (ipam({"Subnet": "10.1.0.0/24", "IPRange": "x"}), InvalidArgument, "invalid ip-range x"),
+        (ipam({"Subnet": "10.1.0.0/24", "IPRange": "10.1.0.5/25"}), InvalidArgument,
+         "invalid ip-range 10.1.0.5/25: it should be in CIDR notation with no host bits, like 10.1.0.0/25"),
         (ipam({"Subnet": "10.1.0.0/24", "IPRange": "10.2.0.0/25"}), InvalidArgument,
          "no matching subnet for range 10.2.0.0/25: it must lie in 10.1.0.0/24"),
         (ipam({"Subnet": "10.1.0.0/24", "IPRange": "10.0.0.0/8"}), InvalidArgument, "no matching subnet for range"),
@@ -241,6 +271,51 @@ def test_refused(raw: dict[str, Any], kind: type[Refusal], text: str) -> None:
     with pytest.raises(kind) as refused:
         create(begin(), raw.get("Name", "back"), **raw)
     assert text in refused.value.message
+
+
+def addressed(*addresses: tuple[str, str]) -> Snapshot:
+    """A cluster whose nodes have these addresses (the node's, that of its data path)."""
+    nodes = [
+        Node(id=f"a{number}", description=Description(hostname=f"host{number}"),
+             status=NodeStatus(state=NodeState.READY, address=address, since=NOW), data_address=data)
+        for number, (address, data) in enumerate(addresses)
+    ]  # fmt: skip
+    return Snapshot().evolve(
+        [Put(one) for one in (CLUSTER, network.first(CLUSTER, NOW, ["10.0.0.7"]), *nodes)], 1, NOW
+    )
+
+
+@pytest.mark.parametrize(
+    ("subnet", "node", "address"),
+    [("192.0.2.0/24", "host0", "192.0.2.7"), ("10.9.0.0/16", "host1", "10.9.0.2"),
+     ("2001:db8::/64", "host2", "2001:db8::1"), ("192.0.2.0/25", "host0", "192.0.2.7")],
+)  # fmt: skip
+def test_a_subnet_that_holds_a_nodes_address_is_refused(subnet: str, node: str, address: str) -> None:
+    world = addressed(("192.0.2.7", ""), ("192.168.0.1", "10.9.0.2"), ("2001:db8::1", ""))
+    with pytest.raises(InvalidArgument) as refused:
+        create(world, EnableIPv6=True, **ipam({"Subnet": subnet}))
+    assert refused.value.message == (
+        f"subnet {subnet} holds {address}, the address of node {node}: the network's tasks could not reach "
+        "that machine, nor it them; choose another subnet"
+    )
+    create(world, EnableIPv6=True, **ipam({"Subnet": "192.0.2.128/25"}))
+
+
+def test_subnets_of_the_pools_step_over_the_nodes_addresses() -> None:
+    world = addressed(("10.0.2.9", ""), ("192.0.2.1", "10.0.3.1"))
+    assert subnets(world, "ingress") == ["10.0.1.0/24"]
+    assert subnets(create(world)) == ["10.0.0.0/24"]
+    world = create(create(world), "b")
+    assert subnets(world, "b") == ["10.0.4.0/24"]
+
+
+def test_the_first_nodes_address_is_not_in_the_meshs_network() -> None:
+    command = InitCluster(
+        cluster=CLUSTER, node_id="m1", address="10.0.0.1", manager_address="10.0.0.1:2377", certificate="",
+        description=Description(hostname="one"), data_address="10.0.1.1",
+    )  # fmt: skip
+    changes, _ = cluster.init(NOW, Snapshot(), command)
+    assert subnets(Snapshot().evolve(changes, 1, NOW), "ingress") == ["10.0.2.0/24"]
 
 
 def test_names_and_ids_are_unique() -> None:
@@ -421,7 +496,10 @@ def test_host_ports_left_open_are_the_engines_to_choose() -> None:
 
 def with_managers(*addresses: str, data_path_port: int = 4789) -> Snapshot:
     about = Cluster(id="c" * 25, data_path_port=data_path_port)
-    nodes = [Node(id=f"m{number}", manager_address=one) for number, one in enumerate(addresses)]
+    nodes = [
+        Node(id=f"m{number}", spec='{"Role":"manager"}', manager_address=one, listen_port=2400)
+        for number, one in enumerate(addresses)
+    ]
     return begin(about).evolve([Put(one) for one in nodes], 2, NOW)
 
 
@@ -430,7 +508,10 @@ def with_managers(*addresses: str, data_path_port: int = 4789) -> Snapshot:
     [
         ("tcp", 2377, "the managers"),
         ("tcp", 9377, "the managers"),
+        ("tcp", 2400, "the managers"),
         ("udp", 5789, "the overlay networks"),
+        ("udp", 5790, "the encrypted networks"),
+        ("udp", 7946, "the nodes' questions to each other"),
     ],
 )
 def test_the_mesh_never_takes_a_port_that_the_nodes_need(protocol: str, number: int, user: str) -> None:
@@ -452,11 +533,18 @@ def test_the_mesh_never_takes_a_port_that_the_nodes_need(protocol: str, number: 
         assert ports(serve(world, "a", **endpoint(harmless)), "a") == [(harmless["Protocol"], 80, number)]
 
 
+def test_a_worker_listens_nowhere() -> None:
+    world = begin().evolve([Put(Node(id="w", spec='{"Role":"worker"}', listen_port=2400))], 2, NOW)
+    assert ports(serve(world, "a", **endpoint({"TargetPort": 80, "PublishedPort": 2400})), "a") == [
+        ("tcp", 80, 2400)
+    ]
+
+
 def test_a_port_left_open_is_none_that_the_nodes_need() -> None:
     world = with_managers("192.0.2.1:30000", data_path_port=30001)
     world = serve(world, "a", **endpoint({"TargetPort": 1}, {"TargetPort": 2},
                                          {"TargetPort": 1, "Protocol": "udp"}, {"TargetPort": 2, "Protocol": "udp"}))  # fmt: skip
-    assert ports(world, "a") == [("tcp", 1, 30001), ("tcp", 2, 30002), ("udp", 1, 30000), ("udp", 2, 30002)]
+    assert ports(world, "a") == [("tcp", 1, 30001), ("tcp", 2, 30002), ("udp", 1, 30000), ("udp", 2, 30003)]
 
 
 def test_all_ports_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -525,8 +613,8 @@ def test_pools_are_kept_in_plain_form() -> None:
         (("nope",), 24, "invalid address pool 'nope': it should be in CIDR notation"),
         (("",), 24, "invalid address pool ''"),
         (("fd00::/8",), 24, "pools are IPv4"),
-        (("127.0.0.0/8",), 24, "such addresses cannot be given to tasks"),
-        (("224.0.0.0/8",), 24, "such addresses cannot be given to tasks"),
+        (("126.0.0.0/7",), 24, "loopback addresses (127.0.0.0/8) cannot be given to tasks"),
+        (("240.0.0.0/8",), 24, "reserved addresses (240.0.0.0/4) cannot be given to tasks"),
         (("10.0.0.0/8", "10.9.0.0/16"), 24, "address pool 10.9.0.0/16 overlaps 10.0.0.0/8"),
     ],
 )

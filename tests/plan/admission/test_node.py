@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from swarmpy.model import commands as c
 from swarmpy.model.errors import FailedPrecondition, InvalidArgument, NotFound, OutOfSequence, Refusal
 from swarmpy.model.lifecycle import NodeState, Role, TaskState
 from swarmpy.model.objects import Cluster, Description, Node, NodeStatus, Service, Task, TaskStatus
+from swarmpy.model.specs import Port
 from swarmpy.plan.admission import cluster, node, tasks
 from swarmpy.plan.admission.admit import admit
 from swarmpy.state.changes import Put
@@ -40,6 +42,43 @@ def do(before: Snapshot, command: c.AnyCommand, *reachable: str) -> Snapshot:
     return before.evolve(changes, index=8)
 
 
+def published(*numbers: int, mode: str = "ingress") -> Service:
+    return Service(
+        id="s", name="web", spec="{}",
+        ports=tuple(Port(target_port=80, published_port=one, publish_mode=mode) for one in numbers),
+    )  # fmt: skip
+
+
+def test_a_manager_whose_port_is_published_is_not_let_in() -> None:
+    join = c.JoinNode(
+        id="m2", role=Role.MANAGER, address="10.0.0.2", certificate="PEM", hostname="two", listen_port=2400
+    )
+    with pytest.raises(FailedPrecondition) as refused:
+        do(world(published(2400)), join)
+    assert refused.value.message == (
+        "node two cannot be a manager: it listens on port 2400, which service 'web' (s) has published through "
+        "the routing mesh on every node; join with another --listen-addr, or publish the service at another port"
+    )
+    for harmless in (published(2401), published(2400, mode="host")):
+        assert do(world(harmless), join).nodes["m2"].listen_port == 2400
+    as_worker = do(world(published(2400)), replace(join, role=Role.WORKER))
+    assert as_worker.nodes["m2"].listen_port == 2400
+
+
+def test_a_worker_whose_port_is_published_is_not_promoted() -> None:
+    before = world(replace(worker("w1"), listen_port=2400), published(2400), manager("m1"))
+    promote = c.UpdateNode(node="w1", version=7, spec='{"Role":"manager","Availability":"active"}')
+    with pytest.raises(FailedPrecondition) as refused:
+        do(before, promote)
+    assert "let the node join again with another --listen-addr" in refused.value.message
+    drain = replace(promote, spec='{"Role":"worker","Availability":"drain"}')
+    assert do(before, drain).nodes["w1"].view.availability == "drain"
+    unknown = world(
+        worker("w1"), published(2400), manager("m1")
+    )  # it joined before nodes said where they listen
+    assert do(unknown, promote).nodes["w1"].view.role == "manager"
+
+
 def test_init_makes_the_cluster_and_its_first_manager() -> None:
     command = c.InitCluster(
         cluster=Cluster(id="c"), node_id="m1", address="10.0.0.1", manager_address="10.0.0.1:2377",
@@ -59,6 +98,11 @@ def test_init_makes_the_cluster_and_its_first_manager() -> None:
         ('{"CAConfig":{"NodeCertExpiry":1000}}', "minimum certificate expiry time is: 1h0m0s"),
         ('{"CAConfig":{"ExternalCAs":[{"URL":"x"}]}}', "ExternalCAs is not supported"),
         ('{"Dispatcher":{"HeartbeatPeriod":-1}}', "negative"),
+        (
+            '{"Dispatcher":{"HeartbeatPeriod":99999999}}',
+            "invalid heartbeat period 0.099999999 s: nodes would count as "
+            "dead between two beats; choose 100ms at least, such as the usual 5s",
+        ),
         ('{"EncryptionConfig":{"AutoLockManagers":true}}', "autolock is not supported"),
         ('{"Dispatcher":{"HeartbeatPeriod":"soon"}}', "$.Dispatcher.HeartbeatPeriod"),
     ],

@@ -63,6 +63,27 @@ def the(world: Snapshot) -> Service:
     return world.services[KEY]
 
 
+def test_what_has_no_effect_is_warned_of() -> None:
+    """Swarm admits both, and ignores the one and waits for ever on the other."""
+    placement = {
+        "Constraints": ["node.label.zone==b", "node.role==worker", "node.ip!=x", "node.labels.a==b"],
+        "Preferences": [{"Spread": {"SpreadDescriptor": one}} for one in ("rack", "node.labels.rack", "engine.labels.x")],
+    }  # fmt: skip
+    task = {"ContainerSpec": {"Image": "web:1"}, "Placement": placement}
+    made = CreateService(id="s", spec=json.dumps({"Name": "web", "TaskTemplate": task}))
+    changes, result = service.create(1, Snapshot(), made)
+    assert result.warnings == (
+        "no node will ever satisfy the constraint node.label.zone==b: write node.labels.zone for node.label.zone",
+        "no node will ever satisfy the constraint node.ip!=x: correct the address in node.ip!=x: an IP address or a "
+        "subnet is expected",
+        "the placement preference spread=rack has no effect: tasks are spread over node.labels.NAME or "
+        "engine.labels.NAME only",
+    )
+    world = Snapshot().evolve(changes, 5, 1)
+    changed = UpdateService(service="s", version=5, spec=world.services["s"].spec, auth_from="spec")
+    assert service.update(1, world, changed)[1].warnings == result.warnings
+
+
 def test_stored_form() -> None:
     raw = json.loads(service.stored(json.dumps(spec(Labels=None, Extra=[1, {"a": None}])), ""))
     assert raw == {
