@@ -45,10 +45,11 @@ async def running(cluster: Cluster) -> tuple[Pipe, str]:
 
 
 async def told_to_stop(cluster: Cluster, end: Pipe) -> m.Assignments:
-    """Let time pass, in small steps, until the node is told."""
+    """Let time pass, in small steps, until the node is told. It lives all the while."""
     hearing = asyncio.ensure_future(hear(end, m.Assignments))
     while not hearing.done():
-        cluster.clock.mono += 0.01
+        cluster.clock.mono += 0.1
+        await end.send(m.to_body(m.Beat(seq=0)))
         await asyncio.wait({hearing}, timeout=0.005)
     told = hearing.result()
     assert isinstance(told, m.Assignments)
@@ -67,6 +68,24 @@ async def test_the_node_hears_of_the_stop_after_everyone_has_answered(cluster: C
     told = await told_to_stop(cluster, end)
     assert [one.desired for one in told.tasks] == [TaskState.REMOVE]
     assert cluster.clock.mono - start < leaving.PATIENCE
+    await end.close()
+
+
+async def test_a_node_that_is_slow_is_waited_for(cluster: Cluster) -> None:
+    """On machines with twelve times the work that they have cores for, answers took three seconds."""
+    end, key = await running(cluster)
+    await cluster.writer.submit(RemoveService(service="s1"))
+    gone = await hear(end, m.Networks)
+    assert isinstance(gone, m.Networks)
+    start = cluster.clock.mono
+    while cluster.clock.mono - start < 6:
+        cluster.clock.mono += 0.05
+        await end.send(m.to_body(m.Beat(seq=0)))
+        await asyncio.sleep(0)
+    assert cluster.dispatcher.sessions["w1"].told[key].desired == TaskState.RUNNING
+    await end.send(m.to_body(m.Applied(seq=gone.seq)))
+    told = await told_to_stop(cluster, end)
+    assert [one.desired for one in told.tasks] == [TaskState.REMOVE]
     await end.close()
 
 
