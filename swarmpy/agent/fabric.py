@@ -21,7 +21,7 @@ from swarmpy.model.fabric import Table, patched
 from swarmpy.model.links import Answer, LinkSeen, MeshTable, Question, SandboxTable
 from swarmpy.model.messages import Networks
 from swarmpy.plan import fabric as p
-from swarmpy.plan import guarding
+from swarmpy.plan import guarding, wires
 from swarmpy.plan.carried import finished, forwarded
 from swarmpy.plan.container import Wire
 from swarmpy.plan.engine import LocalTask
@@ -138,7 +138,7 @@ class FabricWorker:
 
     def wires(self) -> Mapping[str, Wire]:
         """What containers' creation needs to know of the networks."""
-        return p.wires_of(self.tables)
+        return wires.wires_of(self.tables, self._node_id)
 
     def is_wired(self, task_id: str) -> bool:
         """Whether the task's container has everything that it needs of us."""

@@ -111,13 +111,20 @@ def _endpoints(world: Snapshot, network: Network, tasks: list[Task]) -> tuple[En
                 slot=str(task.slot or task.node_id),
                 vtep=node.vtep,
                 mac=mac_of(task.id, network.id),
-                addresses=tuple(pools.bare(one) for one in place.addresses),
+                addresses=_reached(network, node, place.addresses),
                 aliases=place.aliases,
                 serving=task.id in serving,
             )
         )
     found += _guests(world, network)
     return tuple(sorted(found, key=lambda one: one.id))
+
+
+def _reached(network: Network, node: Node, addresses: Iterable[str]) -> tuple[str, ...]:
+    """Where a task is reached. In the ingress network it has no IPv6 on a node without: it got its addresses
+    before its node was chosen."""
+    six = not network.view.ingress or any(":" in one for one in node.ingress)
+    return tuple(pools.bare(one) for one in addresses if six or ":" not in one)
 
 
 def _guests(world: Snapshot, network: Network) -> Iterable[Endpoint]:
@@ -199,7 +206,8 @@ def _ports(world: Snapshot) -> tuple[PublishedPort, ...]:
     return tuple(
         PublishedPort(
             service_id=service.id, protocol=port.protocol, published=port.published_port,
-            target=port.target_port, source=port.source or "preserve", host=port.host_ip,
+            target=port.target_port, source=port.source or "preserve",
+            host=pools.canonical(port.host_ip),
         )
         for service in world.services
         for port in service.ports
