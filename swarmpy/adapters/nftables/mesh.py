@@ -104,16 +104,16 @@ class NftMesh:
         routes.set_switch("ipv4/ip_forward", "1")
         pair.docker_accept()
         found, about = seal.read(NAME, HOST_MAPS, self._left.get(self._host)), seal.digest(_host_about())
+        # Forwarding is switched on behind rules that let pass nothing but the mesh.
+        self._shut |= SHUT in found.chains or (bool(links.outer6) and not six.forwards())
         if (found.label, found.about) == (label, about):
             return
-        # Forwarding is switched on behind rules that let pass nothing but the mesh.
-        shut = self._shut or SHUT in found.chains or (bool(links.outer6) and not six.forwards())
         known: tuple[Host, ...] | None = None
         if before is not None and render.digest(before) == found.label:
             known = before.hosts
         if not found.label or found.about != about:
-            self._run(meshrender.host_whole(table.hosts, links, shut=shut))
-            self._shut, known = shut, None
+            self._run(meshrender.host_whole(table.hosts, links, shut=self._shut))
+            known = None
         else:
             self._run(found.lifted(meshrender.TABLE) + meshrender.host_change(table.hosts, known))
         if links.outer6:
