@@ -80,6 +80,8 @@ class NftMesh:
         if links.inner6:
             routes.set_switch("ipv6/conf/all/forwarding", "1")
             routes.set_default(links.outer6, INNER)
+            for name in (bridge, INNER):
+                pair.speak(name)
         found, about = seal.read(NAME, MAPS, self._left.get(space)), seal.digest(_inner_about())
         if (found.label, found.about) == (label, about):
             return
@@ -164,7 +166,7 @@ def _host_about() -> tuple[object, ...]:
 def _inner_about() -> tuple[object, ...]:
     defaults = [one for family in routes.families() for one in routes.routes(family) if not one.destination]
     names = [name for _, name in socket.if_nameindex()]
-    places = sorted(one for one in routes.addresses() if not one.address.startswith("fe80:"))
+    places = sorted(routes.addresses())
     return (_link(INNER), defaults, places, routes.switch("ipv4/ip_forward"),
             routes.switch("ipv6/conf/all/forwarding"),
             [routes.switch(f"ipv4/conf/{name}/rp_filter") for name in ("all", *names)])  # fmt: skip

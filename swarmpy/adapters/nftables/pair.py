@@ -49,6 +49,7 @@ class Link(NamedTuple):
     number: int
     up: bool
     alias: str
+    mac: str
 
 
 def link(name: str) -> Link | None:
@@ -58,7 +59,8 @@ def link(name: str) -> Link | None:
             parts = attributes(answer.body[16:])
             if netlink.name(parts.get(3, b"")) == name:
                 index, flags = struct.unpack_from("=4xiI", answer.body)
-                return Link(index, bool(flags & _UP), netlink.name(parts.get(20, b"")))
+                alias, mac = netlink.name(parts.get(20, b"")), parts.get(1, b"").hex()
+                return Link(index, bool(flags & _UP), alias, mac)
     return None
 
 
@@ -85,6 +87,19 @@ def _hosts6(network_id: str) -> tuple[str, str]:
     digest = hashlib.sha1(f"pair {network_id}".encode(), usedforsecurity=False).digest()
     base = (0xFD << 120) | (int.from_bytes(digest[-5:]) << 80)
     return str(ipaddress.IPv6Address(base + 1)), str(ipaddress.IPv6Address(base + 2))
+
+
+def speak(name: str) -> None:
+    """Give a link its link-local address (RFC 4291, of its MAC): who forwards over IPv6 asks by that one for
+    his neighbours, and links of networks have none of themselves. Raises FabricError."""
+    found = link(name)
+    if found is None:
+        return
+    mac = bytes.fromhex(found.mac)
+    raw = b"\xfe\x80" + bytes(6) + bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]
+    address = str(ipaddress.IPv6Address(raw))
+    if not any(one.link == found.number and one.address == address for one in routes.addresses()):
+        _bring_up(name, address, "")
 
 
 def _ensure(network_id: str, space: str) -> Pair:
