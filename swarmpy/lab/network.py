@@ -33,7 +33,7 @@ def raise_switch(init: Process, gateway: Node) -> None:
     )
     _inside(init, "sysctl", "-qw", "net.ipv4.ip_forward=1")
     if has_ipv6():
-        _ip(init, f"addr add {gateway.address6}/64 dev br0 nodad", "-6 route add unreachable default")
+        _ip(init, f"addr add {gateway.address6}/64 dev br0 nodad", "route add unreachable ::/0")
         _inside(init, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
 
 

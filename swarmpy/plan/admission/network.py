@@ -85,7 +85,8 @@ def remove(_now: int, world: Snapshot, command: RemoveNetwork) -> Admitted:
 
 def first(cluster: Cluster, now: int, nodes: Iterable[str] = ()) -> Network:
     """The ingress network with which a cluster begins, of both IP versions, beside these addresses of its
-    first node. Raises FailedPrecondition or InvalidArgument where the cluster's address pools have no room for it."""
+    first node. Raises FailedPrecondition or InvalidArgument where the cluster's address pools have no room
+    for it."""
     world = Snapshot(cluster=cluster)
     sent = {"Name": INGRESS, "Driver": "overlay", "Ingress": True, "Scope": "swarm", "EnableIPv6": True}
     command = CreateNetwork(id=ids.derive(cluster.id, INGRESS), spec=compact(sent))

@@ -61,8 +61,8 @@ def _check_underlay(world: Snapshot, address: str) -> None:
             kinds = ("IPv6", "IPv4") if ":" in mine else ("IPv4", "IPv6")
             raise InvalidArgument(
                 f"this node would carry overlay networks over {kinds[0]} ({mine}), but node {node.hostname} "
-                f"does over {kinds[1]} ({other}), and no network can use both: join with --data-path-addr and "
-                f"an {kinds[1]} address of this node"
+                f"does over {kinds[1]} ({other}), and no network can use both: join with --data-path-addr "
+                f"and an {kinds[1]} address of this node"
             )
 
 
