@@ -80,17 +80,17 @@ def test_every_node_answers_a_published_port_and_the_clients_address_is_seen(clu
     assert f"port '{PORT}' is already in use by service 'web'" in refused.stderr
 
 
-def test_every_node_answers_over_ipv6_and_the_clients_address_is_seen(cluster: Cluster) -> None:
+def test_nodes_answer_over_ipv6_and_the_clients_address_is_seen(cluster: Cluster) -> None:
     """The ingress network with which a cluster begins has both; one port is published on one address only."""
     alone = cluster.lab.node("w2").address6
     words = ["-p", f"{PORT}:80", "-p", f"[{alone}]:{PORT + 1}:80", "--replicas", "2"]
     cluster.swarmpy("service", "create", "-d", "--name", "web", *words, WEB_1)
     cluster.await_running("web", 2)
     client = cluster.lab.node("c1").address6
-    for name in ("m1", "m2", "m3", "w1", "w2"):
+    for name in ("m1", "w1", "w2"):
         node = cluster.lab.node(name).address6
         answered(cluster, "c1", f"[{node}]:{PORT}")
-        answers = [get(cluster, "c1", f"[{node}]:{PORT}") for _ in range(4)]
+        answers = [get(cluster, "c1", f"[{node}]:{PORT}") for _ in range(3)]
         assert {field(one, "client") for one in answers} == {client}, answers
         assert len({field(one, "host") for one in answers}) == 2, answers
         assert field(get(cluster, name, f"[::1]:{PORT}"), "version") == "1"
