@@ -164,6 +164,8 @@ async def test_from_a_container_of_the_node(mesh: Lab) -> None:
     try:
         await node.mesh.apply(node.table, None)
         assert {call(space, node.address, PORT) for _ in range(2)} == {(one, "fd77::2") for one in BACKENDS}
+        # Nobody who comes later is listened to for routes.
+        assert inside(node.space, read, "/proc/sys/net/ipv6/conf/br-c/accept_ra") == "1"
         with pytest.raises(TimeoutError):
             call(space, other.address, PORT, timeout=1)  # the node does not forward for it
     finally:
@@ -350,14 +352,17 @@ async def test_a_default_route_from_router_advertisements_stays(mesh: Lab) -> No
     setting = "/proc/sys/net/ipv6/conf/eth0/accept_ra"
     run_in(mesh, node.space, "sysctl -qw net.ipv6.conf.eth0.accept_ra=1")
     ip(f"-n {node.name} route add default via {ROUTER} proto ra")
+    ip(f"-n {node.name} link add idle type bridge")
     try:
         await node.mesh.apply(node.table, None)
         assert inside(node.space, read, setting) == "2"
         assert "default via" in ip(f"-n {node.name} -6 route")
         assert inside(node.space, read, setting.replace("eth0", "gwi")) == "0"
+        assert inside(node.space, read, setting.replace("eth0", "idle")) == "1"
         answers(mesh, mesh.far, node.address)
     finally:
         ip(f"-n {node.name} route del default via {ROUTER}")
+        ip(f"-n {node.name} link del idle")
         run_in(mesh, node.space, "sysctl -qw net.ipv6.conf.eth0.accept_ra=1")
 
 

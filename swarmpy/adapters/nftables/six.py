@@ -5,7 +5,7 @@ of links (pair.py). Both are undone by whom the mesh is taken away from: forward
 with the links.
 
 - *Forwarding* has one switch for all links. A host on which it is on ignores router advertisements, and loses
-  what it learned from them, so links that have their default route from there are told to go on listening.
+  what it learned from them: links that listened before, and may have something from there, go on listening.
 - *::1*: the kernel takes a packet for ::1 only from the link that ::1 is on, so answers from the ingress
   namespace need it on their link too. (Its check of what comes by the wire is earlier, and stays.)
 """
@@ -32,12 +32,12 @@ _GET_ROUTE = 26
 
 def reachable() -> bool:
     """Whether clients may come to this host over IPv6: it has an address that others can use."""
-    return any(_usable(one.address) and one.link != _outer() for one in routes.addresses())
+    return bool(_places() - {_outer()})
 
 
 def on() -> bool:
     """Whether the pair of links carries IPv6."""
-    return any(_usable(one.address) and one.link == _outer() for one in routes.addresses())
+    return _outer() in _places()
 
 
 def forwards() -> bool:
@@ -47,8 +47,8 @@ def forwards() -> bool:
 
 def begin() -> None:
     """Make the host ready. Raises FabricError."""
-    for name in _advertised():
-        if routes.switch(f"ipv6/conf/{name}/accept_ra") == "1":
+    for name in _names((_places() | _advertised()) - {_outer()}):
+        if [routes.switch(f"ipv6/conf/{name}/{one}") for one in ("accept_ra", "forwarding")] == ["1", "0"]:
             routes.set_switch(f"ipv6/conf/{name}/accept_ra", "2")
     routes.set_switch(f"ipv6/conf/{OUTER}/accept_ra", "0")
     routes.set_switch(_FORWARDING, "1")
@@ -72,9 +72,19 @@ def about() -> tuple[object, ...]:
     return (reachable(), on() and (routes.switch(_FORWARDING), outer in _loopbacks()))
 
 
-def _usable(address: str) -> bool:
-    one = ipaddress.ip_address(address)
-    return one.version == 6 and not one.is_link_local and not one.is_loopback
+def _places() -> set[int]:
+    """The links with IPv6 addresses that others can use."""
+    found = ((one.link, ipaddress.ip_address(one.address)) for one in routes.addresses())
+    return {link for link, one in found
+            if one.version == 6 and not one.is_link_local and not one.is_loopback}  # fmt: skip
+
+
+def _names(links: set[int]) -> list[str]:
+    found = []
+    for one in links:
+        with suppress(OSError):
+            found.append(socket.if_indextoname(one))
+    return sorted(found)
 
 
 def _outer() -> int:
@@ -83,17 +93,16 @@ def _outer() -> int:
     return 0
 
 
-def _advertised() -> list[str]:
-    """Names of the links by which the kernel learned default routes from advertisements."""
+def _advertised() -> set[int]:
+    """The links by which the kernel learned default routes from advertisements."""
     found = set()
     with Netlink(netlink.ROUTE) as kernel:
         for answer in kernel.ask(_GET_ROUTE, struct.pack("=B11x", socket.AF_INET6)):
             family, length, protocol = answer.body[0], answer.body[1], answer.body[5]
             link = attributes(answer.body[12:]).get(4, b"")
             if (family, length, protocol) == (socket.AF_INET6, 0, _ADVERTISED) and len(link) == 4:
-                with suppress(OSError):
-                    found.add(socket.if_indextoname(struct.unpack("=I", link)[0]))
-    return sorted(found)
+                found.add(struct.unpack("=I", link)[0])
+    return found
 
 
 def _loopbacks() -> set[int]:
