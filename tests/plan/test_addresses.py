@@ -205,6 +205,19 @@ def test_a_task_has_no_ipv6_in_the_mesh_on_a_node_without():
     assert wires_of({"n": table_of(cluster, "six")}, "node-w2")["n"].ipv6
 
 
+def test_the_mesh_does_without_ipv6_where_links_are_too_narrow_for_it():
+    cluster = Stage(node("w1", features=("ipv6",)), node("w2", features=("ipv6",)))
+    ingress = cluster.ingress()
+    cluster.create(spec("web", None, EndpointSpec={"Ports": [{"TargetPort": 80}]}))
+    for mtu, count in ((1330, 2), (1329, 1)):
+        cluster.set_node("w1", about={"mtu": mtu})
+        mesh = tables.table(cluster.world, cluster.world.networks[ingress])
+        assert (mesh.mtu, {len(one.addresses) for one in (*mesh.nodes, *mesh.endpoints)}) == (
+            mtu - 50,
+            {count},
+        )
+
+
 def test_an_ingress_network_without_ipv6_gives_nodes_none():
     cluster = Stage(node("w1", features=("ipv6",)))
     cluster.network("old", Ingress=True)
