@@ -16,12 +16,12 @@ from functools import partial
 from swarmpy.agent import journal
 from swarmpy.agent.drift import Drift, holds
 from swarmpy.agent.fence import Fence, cleared
-from swarmpy.agent.joining import PATIENCE, Joining, Sandbox
+from swarmpy.agent.joining import PATIENCE, Joining, Sandbox, unfinished
 from swarmpy.model.fabric import Table, patched
 from swarmpy.model.links import Answer, LinkSeen, MeshTable, Question, SandboxTable
 from swarmpy.model.messages import Networks
 from swarmpy.plan import fabric as p
-from swarmpy.plan import guarding
+from swarmpy.plan import guarding, wires
 from swarmpy.plan.carried import finished, forwarded
 from swarmpy.plan.container import Wire
 from swarmpy.plan.engine import LocalTask
@@ -138,7 +138,7 @@ class FabricWorker:
 
     def wires(self) -> Mapping[str, Wire]:
         """What containers' creation needs to know of the networks."""
-        return p.wires_of(self.tables)
+        return wires.wires_of(self.tables, self._node_id)
 
     def is_wired(self, task_id: str) -> bool:
         """Whether the task's container has everything that it needs of us."""
@@ -232,8 +232,7 @@ class FabricWorker:
             paths = {*sandboxes.values(), *self._joining.paths(now)}
             self._programmed = {key: one for key, one in self._programmed.items() if key in paths}
             endpoints = frozenset(end for one in known.values() for end in one.endpoints)
-            plugs = (item for link in (self._links or {}).values() for item in link.plugs.items())
-            endpoints |= {key for key, plug in plugs if not plug.task_id}
+            endpoints |= unfinished(self._links or {}, self._tasks())
             endpoints |= self._joining.endpoints(now)
         return p.World(
             node_id=self._node_id, local=self.local(), tables=self.seen, links=self._links,

@@ -6,7 +6,12 @@ does not: programming them (fabric.py).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from swarmpy.model.lifecycle import TaskState
+from swarmpy.model.links import LinkSeen
+from swarmpy.plan.engine import LocalTask
 
 PATIENCE = 60.0
 """Seconds that a start may take between its first endpoint and the Engine's listing."""
@@ -42,3 +47,15 @@ class Joining:
     def paths(self, now: float) -> set[str]:
         """Their namespaces."""
         return {self._known[key][0] for key in self.endpoints(now)}
+
+
+def unfinished(links: Mapping[str, LinkSeen], tasks: Mapping[str, LocalTask]) -> frozenset[str]:
+    """Endpoints that are plugged for nobody known, or for a task that has not come to run: its container may
+    be in the middle of its start, begun in an earlier life of this process, which alone knew of it."""
+    starting = {"", *(key for key, one in tasks.items() if one.status.state < TaskState.RUNNING)}
+    return frozenset(
+        endpoint
+        for link in links.values()
+        for endpoint, plug in link.plugs.items()
+        if plug.task_id in starting
+    )

@@ -14,6 +14,7 @@ from swarmpy.cli.tables import Kind
 from swarmpy.cli.values import boolean, decimal, ip_address, size
 from swarmpy.model.limits import MAX_PORTS
 
+_HOST_PORT = re.compile(r"(?:(\[.*\]|[^:\[]*):)?([^:]*)")
 _LONG_PORT = re.compile(r"\w=\w")  # Docker searches for \w+=\w+(,\w+=\w+)*: the same, but in linear time
 _MOUNT_SWITCHES = frozenset(("readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src"))
 _RECURSIVE = {
@@ -231,7 +232,7 @@ def network(text: str) -> dict[str, Any]:
 
 def port(text: str) -> list[dict[str, Any]]:
     """`[PUBLISHED:]TARGET[/PROTOCOL]` with ranges, or `published=,target=,protocol=,mode=`, and beyond Docker
-    `host_ip=` and `source=`."""
+    `host_ip=` and `source=`, or the address before the first form, in brackets where it is an IPv6 one."""
     return [_long_port(text)] if _LONG_PORT.search(text) else _short_port(text)
 
 
@@ -276,7 +277,7 @@ def _long_port(text: str) -> dict[str, Any]:
                 raise ValueError(problem.format(value))
             result[name] = value
         elif key == "host_ip":
-            result["HostIP"] = ip_address(value)
+            result["HostIP"] = ip_address(_unbracketed(value))
         elif key in ("target", "published"):
             result["TargetPort" if key == "target" else "PublishedPort"] = _number(value, key)
         else:
@@ -305,8 +306,13 @@ def _short_port(text: str) -> list[dict[str, Any]]:
     if not target:
         raise ValueError(f"no port specified: {text}<empty>")
     targets = _range(target, "containerPort")
-    if ":" in host:
-        raise ValueError("hostip is not supported")
+    split = _HOST_PORT.fullmatch(host)
+    if split is None:
+        raise ValueError(
+            f"invalid port {text}: an IPv6 address is put in brackets, as in [2001:db8::1]:8080:80"
+        )
+    host = split[2]
+    where = {"HostIP": ip_address(_unbracketed(split[1]))} if split[1] else {}
     published = _range(host, "hostPort") if host else range(0)
     if protocol.lower() not in ("tcp", "udp", "sctp"):
         raise ValueError(f"invalid proto: {protocol}")
@@ -323,9 +329,13 @@ def _short_port(text: str) -> list[dict[str, Any]]:
         pairs = list(zip(targets, published or [0] * len(targets), strict=True))
     return [
         {"Protocol": protocol.lower(), "TargetPort": inner, **({"PublishedPort": outer} if outer else {}),
-         "PublishMode": "ingress"}
+         "PublishMode": "ingress", **where}
         for inner, outer in pairs
     ]  # fmt: skip
+
+
+def _unbracketed(text: str) -> str:
+    return text[1:-1] if text.startswith("[") and text.endswith("]") and ":" in text else text
 
 
 def target_port(text: str) -> dict[str, Any]:

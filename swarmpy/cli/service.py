@@ -60,11 +60,15 @@ def _replicas(service: dict[str, Any], mode: str) -> str:
     return text
 
 
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
 def _ports(service: dict[str, Any]) -> str:
     """Ports published on every node; consecutive ones as a range. `*` is every address of a node."""
     ports = [
         (
-            str(port.get("HostIP") or "*"),
+            _bracketed(str(port.get("HostIP") or "*")),
             str(port.get("Protocol", "tcp")),
             int(port.get("TargetPort", 0)),
             int(port.get("PublishedPort", 0)),

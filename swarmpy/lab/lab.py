@@ -58,7 +58,7 @@ def _raise(lab: Lab, tell: Tell, *, host_link: bool) -> None:
     switch_node = lab.node(SWITCH)
     nodes.prepare(lab, switch_node, driver=driver)
     switch = nodes.boot(lab, switch_node)
-    network.raise_switch(switch, switch_node.address)
+    network.raise_switch(switch, switch_node)
     if host_link:
         tell(f"this machine reaches the nodes through {network.host_link(lab, switch)}")
     archive = images.archive(machine.busybox())

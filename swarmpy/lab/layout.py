@@ -3,7 +3,8 @@
 What belongs here: the plan of a lab, made once by `lab up` and read by every other verb. What does not:
 anything about running processes (see processes.py).
 
-A lab NAME with subnet number N lives in ROOT/NAME and uses 10.99.N.0/24:
+A lab NAME with subnet number N lives in ROOT/NAME and uses 10.99.N.0/24 and, with the same last numbers,
+fd99:0:0:N::/64 (a unique local prefix, as easy to tell as the other):
 managers m1.. are .1 to .49, workers w1.. are .51 to .199, the registry r1 is .250, the outside client c1 is
 .251, and the switch that joins them all is .254 (everybody's default route, which leads nowhere).
 """
@@ -17,6 +18,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
 
 from swarmpy.lab.errors import LabError
@@ -42,6 +44,12 @@ class Node:
     role: str
     address: str
     mac: str
+
+    @property
+    def address6(self) -> str:
+        """Its IPv6 address."""
+        subnet, host = self.address.split(".")[2:]
+        return str(IPv6Address(f"fd99:0:0:{int(subnet):x}::{int(host):x}"))
 
     @property
     def has_engine(self) -> bool:

@@ -21,17 +21,25 @@ Cut = tuple[str, str]
 """Frames from the first node's port to the second's are dropped."""
 
 
-def raise_switch(init: Process, gateway: str) -> None:
+def raise_switch(init: Process, gateway: Node) -> None:
     """Make the bridge. It is everybody's default route and answers at once that nothing is out there."""
     _ip(
         init,
         "link set lo up",
         "link add br0 type bridge",
-        f"addr add {gateway}/24 dev br0",
+        f"addr add {gateway.address}/24 dev br0",
         "link set br0 up",
         "route add unreachable default",
     )
     _inside(init, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+    if has_ipv6():
+        _ip(init, f"addr add {gateway.address6}/64 dev br0 nodad", "route add unreachable ::/0")
+        _inside(init, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+
+
+def has_ipv6() -> bool:
+    """Whether this machine's kernel has IPv6: a lab does without it where not."""
+    return Path("/proc/sys/net/ipv6").exists()
 
 
 def plug(lab: Lab, node: Node, init: Process, switch: Process) -> None:
@@ -50,6 +58,12 @@ def plug(lab: Lab, node: Node, init: Process, switch: Process) -> None:
         "link set eth0 up",
         f"route add default via {lab.node(SWITCH).address}",
     )
+    if has_ipv6():
+        _ip(
+            init,
+            f"addr add {node.address6}/64 dev eth0 nodad",
+            f"route add default via {lab.node(SWITCH).address6}",
+        )
 
 
 def pull(node: Node, switch: Process) -> None:

@@ -70,8 +70,8 @@ class VirtualService:
 
 @dataclass(frozen=True, slots=True, order=True)
 class MeshPort:
-    """A published port in the ingress namespace: new connections go to `backends` in turn, at `target`.
-    `snat`: they are made to come from the node's own ingress address."""
+    """A published port in the ingress namespace: new connections go to `backends` in turn, at `target`; those
+    over IPv6 to the IPv6 ones. `snat`: they are made to come from the node's own ingress address."""
 
     protocol: str
     published: int
@@ -83,27 +83,32 @@ class MeshPort:
 @dataclass(frozen=True, slots=True)
 class Return:
     """Where a container on the ingress network sends replies: to the node (`mac` of its bridge, `address`
-    in the ingress network) through which the connection came in. `number` is its mark and table, from 1."""
+    in the ingress network) through which the connection came in. `number` is its mark and table, from 1.
+    `address6` is for IPv6, "" where the node has none."""
 
     number: int
     mac: str
     address: str
+    address6: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxTable:
     """All of ours in a container's namespace. `ingress_address` is its own address in the ingress network
-    ("" if it is not on it): the link that has it carries the returns."""
+    ("" if it is not on it): the link that has it carries the returns. `ingress_address6` is its IPv6 one
+    there, "" where it has none."""
 
     services: tuple[VirtualService, ...] = ()
     ingress_address: str = ""
     returns: tuple[Return, ...] = ()
+    ingress_address6: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class MeshTable:
     """All of ours for the routing mesh of this node, in its ingress namespace and in the host's.
-    `addresses`: this node's own in the ingress network. `hosts`: (protocol, port, only address or "")."""
+    `addresses`: this node's own in the ingress network, IPv4 first; without an IPv6 one it publishes nothing
+    over IPv6. `hosts`: (protocol, port, only address or "")."""
 
     network_id: str
     addresses: tuple[str, ...]

@@ -16,13 +16,15 @@ from msgspec.structs import replace
 
 from swarmpy.model.errors import FailedPrecondition, InvalidArgument, NotFound
 from swarmpy.model.lifecycle import TERMINAL, TaskState
-from swarmpy.model.objects import Attachment, Network, Subnet, Task, TaskStatus, Vip
+from swarmpy.model.objects import Attachment, Network, Node, Subnet, Task, TaskStatus, Vip
 from swarmpy.plan import places, pools
 from swarmpy.plan.types import Plan
 from swarmpy.state.changes import Change, Put
 from swarmpy.state.snapshot import Snapshot
 
 MESSAGE = "pending address allocation"
+IPV6 = "ipv6"
+"""The feature of nodes that can have IPv6 addresses in networks."""
 
 
 class _Ledger:
@@ -254,7 +256,8 @@ def for_guest(world: Snapshot, wanted: Iterable[Attachment]) -> tuple[list[Attac
 
 
 def of_nodes(_now: int, world: Snapshot) -> Plan:
-    """Every node has its own addresses in the ingress network, and none where there is no such network."""
+    """Every node has its own addresses in the ingress network, and none where there is no such network. A
+    node whose kernel has no IPv6 gets none of that kind: it takes part with the other."""
     ingress = world.ingress_network()
     books = _Books(world)
     changes: list[Change] = []
@@ -263,13 +266,24 @@ def of_nodes(_now: int, world: Snapshot) -> Plan:
             if node.ingress:
                 changes.append(Put(replace(node, ingress=()), "the ingress network was removed"))
             continue
-        if node.ingress and all(_belongs(address, ingress) for address in node.ingress):
-            continue
-        ledger = books.of(ingress.id)
-        taken = ledger.take() if ledger else None
-        if taken is not None:
-            changes.append(Put(replace(node, ingress=taken), "it takes part in the routing mesh"))
+        after = _of_node(books, ingress, node)
+        if after != node.ingress:
+            changes.append(Put(replace(node, ingress=after), "it takes part in the routing mesh"))
     return Plan((*changes, *books.cursors()))
+
+
+def _of_node(books: _Books, ingress: Network, node: Node) -> tuple[str, ...]:
+    """What it has, and for each version that it lacks the next free address; as before where none is left."""
+    able = {4, 6} if IPV6 in node.description.features else {4}
+    wanted = able & {_version(one) for one in ingress.subnets}
+    kept = [one for one in node.ingress if pools.version(one) in wanted and _belongs(one, ingress)]
+    ledger = books.of(ingress.id)
+    for version in sorted(wanted - {pools.version(one) for one in kept}):
+        taken = ledger.take(frozenset({version})) if ledger else None
+        if taken is None and version == 4:
+            return ()  # there is no taking part without
+        kept += taken or ()
+    return tuple(sorted(kept, key=pools.version))
 
 
 def _belongs(address: str, network: Network) -> bool:

@@ -48,6 +48,8 @@ class Wire:
     ingress: bool = False
     servers: tuple[str, ...] = ()
     """Addresses of its name servers on this node."""
+    ipv6: bool = True
+    """Whether containers of this node may have IPv6 addresses in it, should it give such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ def place_of(owner: str, place: Attachment, wire: Wire, *, isolated: bool) -> Pl
         **{key: value for key, value in place.driver_opts.items() if not key.startswith(OPTION)},
         OPTION + "network": place.network_id,
         OPTION + "task": owner,
-        OPTION + "addresses": ",".join(place.addresses),
+        OPTION + "addresses": ",".join(one for one in place.addresses if wire.ipv6 or ":" not in one),
         OPTION + "mac": mac_of(owner, place.network_id),
         OPTION + "prefix": "ing" if wire.ingress else "eth",
         OPTION + "isolated": "1" if isolated else "0",

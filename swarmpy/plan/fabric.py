@@ -22,7 +22,6 @@ from swarmpy.model.links import (
     VirtualService,
 )
 from swarmpy.plan import guarding
-from swarmpy.plan.container import Wire
 from swarmpy.plan.guarding import Cipher, Fenced, Guard
 from swarmpy.plan.probing import PORT as PROBES
 
@@ -181,14 +180,6 @@ def served_at(table: Table) -> tuple[str, ...]:
     return () if table.ingress else tuple(cidr.partition("/")[0] for cidr in table.gateways)
 
 
-def wires_of(tables: Mapping[str, Table]) -> dict[str, Wire]:
-    """What containers' creation needs to know of the networks."""
-    return {
-        key: Wire(table.name, table.internal, table.ingress, served_at(table))
-        for key, table in tables.items()
-    }
-
-
 def _forwarding(
     table: Table, node_id: str, known: LinkSeen | None
 ) -> tuple[tuple[Neighbour, ...], tuple[Neighbour, ...], tuple[Neighbour, ...]]:
@@ -242,12 +233,16 @@ def _services(table: Table) -> tuple[VirtualService, ...]:
     return tuple(of(entry, vip) for entry in table.services for vip in entry.vips)
 
 
-def _returns(table: Table) -> tuple[Return, ...]:
+def _only(version: int, addresses: Iterable[str]) -> str:
+    """The first address of that IP version, "" where there is none."""
+    return next((one for one in addresses if (":" in one) == (version == 6)), "")
+
+
+def _returns(table: Table, *, six: bool) -> tuple[Return, ...]:
     return tuple(
-        Return(node.number, node.mac, address)
+        Return(node.number, node.mac, address, _only(6, node.addresses) if six else "")
         for node in table.nodes
-        for address in node.addresses
-        if ":" not in address
+        if (address := _only(4, node.addresses))
     )
 
 
@@ -273,15 +268,16 @@ class Sandboxes:
         if not homes:
             return None
         services: list[VirtualService] = []
-        address = ""
+        address = address6 = ""
         returns: tuple[Return, ...] = ()
         for table, endpoint in homes:
             if table.id not in self._services:
                 self._services[table.id] = _services(table)
             services += self._services[table.id]
             if table.ingress:
-                address, returns = endpoint.addresses[0], _returns(table)
-        return SandboxTable(services=tuple(sorted(services)), ingress_address=address, returns=returns)
+                address, address6 = _only(4, endpoint.addresses), _only(6, endpoint.addresses)
+                returns = _returns(table, six=bool(address6))
+        return SandboxTable(tuple(sorted(services)), address, returns, address6)
 
 
 def _balancers(world: World) -> Iterable[Action]:
@@ -303,20 +299,21 @@ def mesh_of(table: Table, node_id: str, listening: Set[int] = frozenset()) -> Me
     if own is None:
         return None
     backends = _backends(table)
+    six = bool(_only(6, own.addresses))
     udp = {PROBES, table.port, sealed_port(table.port)}
     taken = {"tcp": listening, "udp": udp}
     ports = [one for one in table.ports if one.published not in taken.get(one.protocol, ())]
     return MeshTable(
         network_id=table.id,
         addresses=own.addresses,
-        ports=tuple(sorted(_port(one, backends.get(one.service_id, []), node_id) for one in ports)),
+        ports=tuple(sorted(_port(one, backends.get(one.service_id, []), node_id, six=six) for one in ports)),
         hosts=tuple(sorted((one.protocol, one.published, one.host) for one in ports)),
     )
 
 
-def _port(port: PublishedPort, serving: list[Endpoint], node_id: str) -> MeshPort:
+def _port(port: PublishedPort, serving: list[Endpoint], node_id: str, *, six: bool) -> MeshPort:
     chosen = [one for one in serving if port.source != "local" or one.node_id == node_id]
-    addresses = (address for one in chosen for address in one.addresses if ":" not in address)
+    addresses = (address for one in chosen for address in one.addresses if six or ":" not in address)
     return MeshPort(
         port.protocol, port.published, port.target, tuple(sorted(addresses)), port.source == "snat"
     )

@@ -6,6 +6,7 @@ admission/network.py).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
@@ -85,6 +86,14 @@ def unique_local(network_id: str) -> str:
     """An IPv6 subnet of our own (RFC 4193) determined by the network's id."""
     number = int(ids.derive("subnet", network_id), 36) & ((1 << 56) - 1)
     return f"{ip_address((0xFD << 120) | (number << 64))}/64"
+
+
+def of_cluster(cluster_id: str) -> str:
+    """The IPv6 subnet of the cluster's routing mesh: the first of a unique local prefix of its own, whose
+    global id is made as RFC 4193 (3.2.2) says, of the cluster's random id instead of a time and an EUI-64."""
+    digest = hashlib.sha1(cluster_id.encode(), usedforsecurity=False).digest()
+    number = (0xFD << 120) | (int.from_bytes(digest[-5:]) << 80)
+    return f"{ip_address(number)}/64"
 
 
 def next_vni(taken: Collection[int]) -> int | None:

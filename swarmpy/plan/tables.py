@@ -23,6 +23,8 @@ networks have 8 bytes more, for a check value of 8.)"""
 ALIGNMENT = 4
 """ESP fills up to a multiple of this: an underlay's odd bytes are lost to it."""
 LEAST_MTU = 68
+LEAST_MTU6 = 1280
+"""Narrower links carry no IPv6: the ingress network, which has it unasked, does without on such."""
 SHORT_ID = 12
 """Characters of a container's id that are its host name, where it was given none."""
 
@@ -32,16 +34,18 @@ def table(world: Snapshot, network: Network) -> Table:
     spec = network.view
     tasks = [task for _, task in sorted((world.bucket_in(network.id) or {}).items()) if present(task)]
     nodes = members(world, network, tasks)
-    ingress = _ingress_nodes(network, nodes) if spec.ingress else ()
+    mtu = _mtu(network, nodes)
+    six = not spec.ingress or mtu >= LEAST_MTU6
+    ingress = _ingress_nodes(network, nodes, six=six) if spec.ingress else ()
     ring = world.cluster.network_keys if world.cluster and spec.encrypted else KeyRing()
     return Table(
-        id=network.id, name=network.name, vni=network.vni, mtu=_mtu(network, nodes),
+        id=network.id, name=network.name, vni=network.vni, mtu=mtu,
         subnets=tuple(one.subnet for one in network.subnets),
         gateways=tuple(f"{one.gateway}/{pools.parse(one.subnet).prefixlen}" for one in network.subnets),
         port=world.cluster.data_path_port if world.cluster else 4789,
         internal=spec.internal, ingress=spec.ingress, encrypted=spec.encrypted, attachable=spec.attachable,
         peers=tuple(sorted({node.vtep for node in nodes if node.vtep})),
-        endpoints=_endpoints(world, network, tasks), services=_services(world, network, tasks),
+        endpoints=_endpoints(world, network, tasks, six=six), services=_services(world, network, tasks),
         ports=_ports(world) if spec.ingress else (), nodes=ingress, keys=ring.keys, sending=ring.sending,
     )  # fmt: skip
 
@@ -93,7 +97,7 @@ def _mtu(network: Network, nodes: list[Node]) -> int:
 # ---------------------------------------------------------------- endpoints
 
 
-def _endpoints(world: Snapshot, network: Network, tasks: list[Task]) -> tuple[Endpoint, ...]:
+def _endpoints(world: Snapshot, network: Network, tasks: list[Task], *, six: bool) -> tuple[Endpoint, ...]:
     serving = in_traffic(world, tasks)
     found: list[Endpoint] = []
     for task in tasks:
@@ -111,13 +115,20 @@ def _endpoints(world: Snapshot, network: Network, tasks: list[Task]) -> tuple[En
                 slot=str(task.slot or task.node_id),
                 vtep=node.vtep,
                 mac=mac_of(task.id, network.id),
-                addresses=tuple(pools.bare(one) for one in place.addresses),
+                addresses=_reached(network, node, place.addresses, six=six),
                 aliases=place.aliases,
                 serving=task.id in serving,
             )
         )
     found += _guests(world, network)
     return tuple(sorted(found, key=lambda one: one.id))
+
+
+def _reached(network: Network, node: Node, addresses: Iterable[str], *, six: bool) -> tuple[str, ...]:
+    """Where a task is reached. In the ingress network it has no IPv6 on a node without: it got its addresses
+    before its node was chosen."""
+    six = six and (not network.view.ingress or any(":" in one for one in node.ingress))
+    return tuple(pools.bare(one) for one in addresses if six or ":" not in one)
 
 
 def _guests(world: Snapshot, network: Network) -> Iterable[Endpoint]:
@@ -199,7 +210,8 @@ def _ports(world: Snapshot) -> tuple[PublishedPort, ...]:
     return tuple(
         PublishedPort(
             service_id=service.id, protocol=port.protocol, published=port.published_port,
-            target=port.target_port, source=port.source or "preserve", host=port.host_ip,
+            target=port.target_port, source=port.source or "preserve",
+            host=pools.canonical(port.host_ip),
         )
         for service in world.services
         for port in service.ports
@@ -207,10 +219,10 @@ def _ports(world: Snapshot) -> tuple[PublishedPort, ...]:
     )  # fmt: skip
 
 
-def _ingress_nodes(network: Network, nodes: list[Node]) -> tuple[IngressNode, ...]:
+def _ingress_nodes(network: Network, nodes: list[Node], *, six: bool) -> tuple[IngressNode, ...]:
     found: list[IngressNode] = []
     for node in nodes:
-        addresses = tuple(pools.bare(one) for one in node.ingress)
+        addresses = tuple(pools.bare(one) for one in node.ingress if six or ":" not in one)
         if addresses:
             found.append(
                 IngressNode(

@@ -71,22 +71,25 @@ class Netfilter:
                 return self._next(sandbox, vip, service.backends)
         return None
 
-    def enter(self, protocol: str, port: int, address: str = "") -> str | None:
-        """Who gets the next connection from outside to this port (of that address) of the node, as `pick`;
-        None where the port is not published."""
-        if self.mesh is None:
+    def enter(self, protocol: str, port: int, address: str = "", *, six: bool = False) -> str | None:
+        """Who gets the next connection from outside to this port (of that address; `six`: of an IPv6 one) of
+        the node, as `pick`; None where the port is not published."""
+        six = six or ":" in address
+        if self.mesh is None or not any((":" in own) == six for own in self.mesh.table.addresses):
             return None
         if not {(protocol, port, ""), (protocol, port, address)} & set(self.mesh.table.hosts):
             return None
         for one in self.mesh.table.ports:
             if (one.protocol, one.published) == (protocol, port):
-                return self._next("", (protocol, port), one.backends)
+                backends = tuple(backend for backend in one.backends if (":" in backend) == six)
+                return self._next("", (protocol, port, six), backends)
         return ""
 
     def returned(self, sandbox: str) -> frozenset[str]:
         """Addresses of the nodes through which the sandbox can answer clients of the routing mesh."""
         held = self.sandboxes.get(sandbox)
-        return frozenset(one.address for one in held.table.returns) if held else frozenset()
+        ways = held.table.returns if held else ()
+        return frozenset(address for one in ways for address in (one.address, one.address6) if address)
 
     def _next(self, sandbox: str, what: object, backends: tuple[str, ...]) -> str:
         turn = self._turns.get((sandbox, what), 0)

@@ -154,3 +154,10 @@ def _engine_network_kept() -> list[Patch]:
         self.stale = False
 
     return [(EngineNetworks, "tidy", lazy)]
+
+
+@bug("ipv6-unreturned", "a container cannot answer clients of the mesh over IPv6", world="cluster",
+     faults=CALM)  # fmt: skip
+def _ipv6_unreturned() -> list[Patch]:
+    right = fabric._returns
+    return [(fabric, "_returns", lambda table, six: right(table, six=False))]

@@ -33,6 +33,8 @@ class Oracle:
         self.stage = watch.stage
         self.asked = 0
         """Requests that had to be answered."""
+        self.asked_six = 0
+        """Those among them that came to the routing mesh over IPv6."""
 
     def begin(self) -> None:
         """Ask every now and then, from now on."""
@@ -46,19 +48,20 @@ class Oracle:
     def _requests(self) -> Iterator[Broken]:
         calm = [box for box in self.stage.up if self.watch.calm(box, CALM)]
         for network in self.watch.world.networks:
-            sure = self._sure(network)
-            if not sure:
-                continue
-            for box in calm:
-                if network.view.ingress:
-                    yield from self._from_outside(box, network, sure)
-                else:
+            sure = self._sure(network, six=False)
+            if network.view.ingress:
+                for six, targets in ((False, sure), (True, self._sure(network, six=True))):
+                    for box in calm if targets else ():
+                        yield from self._from_outside(box, network, targets, six=six)
+            elif sure:
+                for box in calm:
                     yield from self._from_inside(box, network, sure)
 
     # ------------------------------------------------------------ who surely serves
 
-    def _sure(self, network: Network) -> dict[str, dict[str, tuple[Box, Container]]]:
-        """By service: (machine, container) by address of tasks that all who are well know to serve."""
+    def _sure(self, network: Network, *, six: bool) -> dict[str, dict[str, tuple[Box, Container]]]:
+        """By service: (machine, container) by address of tasks that all who are well know to serve. `six`: by
+        IPv6 address."""
         found: dict[str, dict[str, tuple[Box, Container]]] = {}
         for _, task in sorted((self.watch.world.bucket_in(network.id) or {}).items()):
             box = self.watch.box_of(task.node_id)
@@ -66,7 +69,7 @@ class Oracle:
             if box is None or container is None or container.state != "running" or not self.watch.calm(box):
                 continue
             for key, address in addresses_of(container):
-                if key == network.id and self._long(address) and ":" not in address:
+                if key == network.id and self._long(address) and (":" in address) == six:
                     found.setdefault(task.service_id, {})[address] = (box, container)
         return found
 
@@ -111,8 +114,11 @@ class Oracle:
                 yield container
 
     def _from_outside(
-        self, box: Box, network: Network, sure: dict[str, dict[str, tuple[Box, Container]]]
+        self, box: Box, network: Network, sure: dict[str, dict[str, tuple[Box, Container]]], *, six: bool
     ) -> Iterator[Broken]:
+        own = self._own(box, six=six)
+        if six and not own:
+            return
         for service in self.watch.world.services:
             targets = sure.get(service.id)
             ports = [port for port in service.ports if port.publish_mode != "host"]
@@ -120,13 +126,28 @@ class Oracle:
                 continue
             for port in ports:
                 self.asked += 1
-                picked = box.kernel.filter.enter(port.protocol, port.published_port)
-                yield from self._judge(box, f"a client of {box.name}:{port.published_port}", network, service,
-                                       picked, targets)  # fmt: skip
+                picked = box.kernel.filter.enter(port.protocol, port.published_port, six=six)
+                client = f"a client of {box.name}:{port.published_port}{' (IPv6)' if six else ''}"
+                yield from self._judge(box, client, network, service, picked, targets)
+                if six:
+                    self.asked_six += 1
             for address, (there, target) in sorted(targets.items()):
                 if not self._reaches(box, network, address, there, target):
                     yield "request-arrives", (f"the routing mesh of {box.name} does not reach {address} "
                                               f"({target.name} on {there.name})")  # fmt: skip
+                if own and own not in there.kernel.filter.returned(target.sandbox):
+                    yield (
+                        "answer-returns",
+                        f"{target.name} on {there.name} cannot answer clients of {box.name} over {own}",
+                    )
+
+    def _own(self, box: Box, *, six: bool) -> str:
+        """The machine's address in the ingress network, "" where it has none."""
+        for node in self.watch.world.nodes:
+            if self.watch.box_of(node.id) is box:
+                found = (pools.bare(one) for one in node.ingress if (":" in one) == six)
+                return next(found, "")
+        return ""
 
     def _published(self, service: Service) -> bool:
         since = self.watch.published.get(service.id)

@@ -11,8 +11,11 @@ import msgspec
 from swarmpy.agent.fabric import RETRY, FabricWorker
 from swarmpy.agent.joining import Sandbox
 from swarmpy.model.fabric import Endpoint, ServiceEntry, Table, difference
-from swarmpy.model.links import SandboxTable
-from swarmpy.model.messages import Networks
+from swarmpy.model.lifecycle import TaskState
+from swarmpy.model.links import Link, Plug, SandboxTable
+from swarmpy.model.messages import Assigned, Networks
+from swarmpy.model.objects import TaskStatus
+from swarmpy.plan.engine import LocalTask, adopt
 from swarmpy.ports import FabricError, FabricPorts
 from swarmpy.sim.balancer import Netfilter, SimBalancer, SimMesh
 from swarmpy.sim.guard import SimCipher, SimGuard
@@ -59,11 +62,12 @@ class Scene:
             prober=Deaf(), trials=Deaf(),
         )  # fmt: skip
         self.applied: list[int] = []
+        self.tasks: dict[str, LocalTask] = {}
         disk = _Memory()
         self.worker = FabricWorker(
             "n1", "192.0.2.1", self.ports, disk,
             sandboxes=lambda: {key: Sandbox(path, ()) for key, path in PATHS.items()},
-            tasks=dict, wired=lambda: None, applied=self.applied.append,
+            tasks=lambda: self.tasks, wired=lambda: None, applied=self.applied.append,
         )  # fmt: skip
 
 
@@ -102,6 +106,30 @@ def play(scenario: Callable[[Scene], Awaitable[None]]) -> None:
         playing.result()
 
     loop.run(run())
+
+
+def test_a_container_in_the_middle_of_its_start_keeps_its_link_when_the_agent_begins_anew() -> None:
+    """Found by simulation, seed 37: the link went, and the container ran without."""
+
+    async def scenario(scene: Scene) -> None:
+        network, overlay = "n" * 25, scene.ports.overlay
+        starting = Assigned(
+            id="t3", service_id="s", service_name="web", slot=3, node_id="n1", template="{}", endpoint="{}",
+            desired=TaskState.RUNNING,
+        )  # fmt: skip
+        scene.tasks["t3"] = adopt(starting, None)
+        await overlay.ensure(Link(network, 4097, 1450, "192.0.2.1", gateways=("10.0.1.100/24",)))
+        await overlay.plug(Plug("begun", network, "02:00:00:00:00:03", 1450, "t3"))
+        await overlay.plug(Plug("left", network, "02:00:00:00:00:04", 1450, "t4"))
+        scene.worker.take(told(1, "t1", "t2"))
+        await scene.worker.looked()
+        assert set((await overlay.observe())[network].plugs) == {"begun"}
+        failed = TaskStatus(state=TaskState.FAILED)
+        scene.tasks["t3"] = msgspec.structs.replace(scene.tasks["t3"], status=failed)
+        await scene.worker.looked()
+        assert not (await overlay.observe())[network].plugs
+
+    play(scenario)
 
 
 def told(seq: int, *serving: str) -> Networks:

@@ -137,9 +137,25 @@ def test_publishing_beyond_docker(daemon: FakeDaemon, swarmpy: Run) -> None:
     assert update("--publish-rm", "80") == []
 
 
+def test_publishing_on_an_address_in_short(daemon: FakeDaemon, swarmpy: Run) -> None:
+    words = (
+        "-p [2001:DB8::1]:8080:80/udp -p 192.0.2.1:81:81 -p [::1]::82 -p published=83,target=83,host_ip=[::1]"
+    )
+    assert swarmpy("service", "create", "-d", "--name", "web", *words.split(), "img").code == 0
+    ports = daemon.sent("POST", "/services/create")[-1]["body"]["EndpointSpec"]["Ports"]
+    assert [(one["Protocol"], one["HostIP"], one.get("PublishedPort"), one["TargetPort"]) for one in ports] == [
+        ("udp", "2001:db8::1", 8080, 80), ("tcp", "192.0.2.1", 81, 81), ("tcp", "::1", None, 82),
+        ("tcp", "::1", 83, 83),
+    ]  # fmt: skip
+    shown = swarmpy("service", "ls").out
+    assert "[2001:db8::1]:8080->80/udp" in shown
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
+        ("-p ::1:8080:80 img", "an IPv6 address is put in brackets, as in [2001:db8::1]:8080:80"),
+        ("-p nope:8080:80 img", "IP address is not correctly formatted: nope"),
         ("-p target=80,host_ip=nope img", "IP address is not correctly formatted: nope"),
         ("-p target=80,source=nope img", "invalid source value (nope): it is preserve, snat or local"),
         ("--network name=back9,ip=10.0.0.9 img", "ip is for single containers"),

@@ -39,7 +39,6 @@ service create --mount type=volume img
 service create --mount type=bind,source=/a,target=/b,volume-nocopy img
 service create --mount type=tmpfs,target=/t,tmpfs-size=x img
 service create -p foo img
-service create -p 1.2.3.4:80:80 img
 service create -p 80/foo img
 service create -p target=80,mode=x img
 service create -p published=80 img

@@ -7,6 +7,7 @@ backend through VXLAN, and the backend sees the client.
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
@@ -21,6 +22,7 @@ from tests.contracts.netlab import Lab, call, datagrams, ip
 
 NETWORK = "ingress-over-vxlan"
 OUTSIDE, BACKEND, MAC, MTU = "10.99.0.200", "10.60.0.11", "02:00:00:00:01:11", 1450
+OUTSIDE6, BACKEND6 = "2001:db8::200", "fd60::11"
 
 
 class Node:
@@ -32,20 +34,22 @@ class Node:
             f"10.60.0.10{number}",
             f"02:00:00:00:00:0{number}",
         )
+        self.address6, self.own6 = f"2001:db8::{number}", f"fd60::10{number}"
         self.space = lab.space(f"n{number}")
-        lab.plug(self.space, "eth0", "under", f"{self.address}/24")
+        lab.plug(self.space, "eth0", "under", f"{self.address}/24", f"{self.address6}/64")
         self.overlay = KernelOverlay(str(folder), self.space)
         self.mesh = NftMesh(self.overlay.namespace, self.space)
-        self.link = Link(NETWORK, 5000, MTU, self.address, 4789, (f"{self.own}/24",), self.mac)
+        gateways = (f"{self.own}/24", f"{self.own6}/64")
+        self.link = Link(NETWORK, 5000, MTU, self.address, 4789, gateways, self.mac)
         self.table = MeshTable(
-            network_id=NETWORK, addresses=(self.own,),
-            ports=(MeshPort("tcp", 8080, 80, (BACKEND,)), MeshPort("udp", 8080, 80, (BACKEND,))),
+            network_id=NETWORK, addresses=(self.own, self.own6),
+            ports=tuple(MeshPort(one, 8080, 80, (BACKEND, BACKEND6)) for one in ("tcp", "udp")),
             hosts=(("tcp", 8080, ""), ("udp", 8080, "")),
         )  # fmt: skip
 
     @property
     def station(self) -> Neighbour:
-        return Neighbour(self.mac, self.address, (self.own,))
+        return Neighbour(self.mac, self.address, (self.own, self.own6))
 
 
 @pytest.fixture
@@ -56,7 +60,7 @@ async def lab() -> AsyncIterator[Lab]:
         try:
             made.bridge("under")
             made.outside = made.space("outside")
-            made.plug(made.outside, "eth0", "under", f"{OUTSIDE}/24")
+            made.plug(made.outside, "eth0", "under", f"{OUTSIDE}/24", f"{OUTSIDE6}/64")
             made.nodes = [Node(made, number, Path(folder) / str(number)) for number in (1, 2)]
             yield made
         finally:
@@ -74,7 +78,7 @@ async def begin(lab: Lab) -> str:
     first, second = lab.nodes
     for node in lab.nodes:
         await node.overlay.ensure(node.link)
-    backend = Neighbour(MAC, second.address, (BACKEND,))
+    backend = Neighbour(MAC, second.address, (BACKEND, BACKEND6))
     await first.overlay.forward(NETWORK, [second.station, backend], [])
     await second.overlay.forward(NETWORK, [first.station], [])
     end = await second.overlay.plug(Plug("endpoint", NETWORK, MAC, MTU))
@@ -85,10 +89,12 @@ async def begin(lab: Lab) -> str:
     ip(f"-n {name} route add default via 172.18.0.1")
     ip(f"-n {home} link set {end} netns {name} name ing0")
     ip(f"-n {name} address add {BACKEND}/24 dev ing0")
+    ip(f"-n {name} address add {BACKEND6}/64 dev ing0 nodad")
     ip(f"-n {name} link set ing0 up")
-    lab.server.listen(space, "backend", 80)
-    returns = tuple(Return(number, node.mac, node.own) for number, node in enumerate(lab.nodes, 1))
-    await NftBalancer().apply(space, SandboxTable(ingress_address=BACKEND, returns=returns), None)
+    for family in (socket.AF_INET, socket.AF_INET6):
+        lab.server.listen(space, "backend", 80, family=family)
+    returns = tuple(Return(number, node.mac, node.own, node.own6) for number, node in enumerate(lab.nodes, 1))
+    await NftBalancer().apply(space, SandboxTable((), BACKEND, returns, BACKEND6), None)
     return space
 
 
@@ -99,9 +105,12 @@ async def test_every_node_leads_to_a_backend_on_another(lab: Lab) -> None:
         for node, print_of in zip(lab.nodes, prints, strict=True):
             assert call(lab.outside, node.address, 8080) == ("backend", OUTSIDE)
             assert call(node.space, "127.0.0.1", 8080) == ("backend", node.own)
-            with datagrams(lab.outside, node.address, 8080) as made:
-                made.send(b"x")
-                assert made.recv(100).decode().split() == ["backend", OUTSIDE]
+            assert call(lab.outside, node.address6, 8080) == ("backend", OUTSIDE6)
+            assert call(node.space, "::1", 8080) == ("backend", node.own6)
+            for address, client in ((node.address, OUTSIDE), (node.address6, OUTSIDE6)):
+                with datagrams(lab.outside, address, 8080) as made:
+                    made.send(b"x")
+                    assert made.recv(100).decode().split() == ["backend", client]
             # what the one mends leaves the other's work as it is
             await node.overlay.ensure(node.link)
             assert (await node.overlay.observe())[NETWORK].link == node.link
@@ -125,3 +134,4 @@ async def test_the_network_made_anew_gets_its_mesh_again(lab: Lab) -> None:
     print_of = await first.mesh.apply(first.table, first.table)
     assert await first.mesh.observe() == print_of
     assert call(lab.outside, first.address, 8080) == ("backend", OUTSIDE)
+    assert call(lab.outside, first.address6, 8080) == ("backend", OUTSIDE6)

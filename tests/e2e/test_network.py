@@ -80,12 +80,31 @@ def test_every_node_answers_a_published_port_and_the_clients_address_is_seen(clu
     assert f"port '{PORT}' is already in use by service 'web'" in refused.stderr
 
 
+def test_nodes_answer_over_ipv6_and_the_clients_address_is_seen(cluster: Cluster) -> None:
+    """The ingress network with which a cluster begins has both; one port is published on one address only."""
+    alone = cluster.lab.node("w2").address6
+    words = ["-p", f"{PORT}:80", "-p", f"[{alone}]:{PORT + 1}:80", "--replicas", "2"]
+    cluster.swarmpy("service", "create", "-d", "--name", "web", *words, WEB_1)
+    cluster.await_running("web", 2)
+    client = cluster.lab.node("c1").address6
+    for name in ("m1", "w1", "w2"):
+        node = cluster.lab.node(name).address6
+        answered(cluster, "c1", f"[{node}]:{PORT}")
+        answers = [get(cluster, "c1", f"[{node}]:{PORT}") for _ in range(3)]
+        assert {field(one, "client") for one in answers} == {client}, answers
+        assert len({field(one, "host") for one in answers}) == 2, answers
+        assert field(get(cluster, name, f"[::1]:{PORT}"), "version") == "1"
+        there = get(cluster, "c1", f"[{node}]:{PORT + 1}", seconds=2)
+        assert field(there, "client") == (client if node == alone else ""), there
+
+
 @pytest.mark.parametrize("order", ["stop-first", "start-first"])
 def test_no_request_fails_while_a_service_is_updated(cluster: Cluster, order: str) -> None:
     words = ["-p", f"{PORT}:80", "--replicas", "3", "--update-order", order, "--update-parallelism", "1"]
     cluster.docker("service", "create", "-d", "--name", "web", *words, WEB_1)
     cluster.await_running("web", 3)
     targets = [f"{address(cluster, node)}:{PORT}" for node in ("m1", "w1", "w2")]
+    targets += [f"[{cluster.lab.node(node).address6}]:{PORT}" for node in ("m1", "w2")]
     for target in targets:
         answered(cluster, "c1", target)
     with traffic(cluster, *targets) as load:

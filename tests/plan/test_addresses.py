@@ -7,6 +7,7 @@ import pytest
 from swarmpy.model.lifecycle import NodeState, TaskState
 from swarmpy.plan import pools, tables
 from swarmpy.plan.addresses import MESSAGE
+from swarmpy.plan.wires import wires_of
 
 from .worlds import Stage, node, spec
 
@@ -163,6 +164,71 @@ def test_a_node_carries_the_networks_of_its_tasks_and_the_mesh_once_a_port_is_pu
     mesh = tables.table(cluster.world, ingress)
     assert [(one.published, one.target, one.source) for one in mesh.ports] == [(8080, 80, "preserve")]
     assert [one.number for one in mesh.nodes] == [2, 3]
+
+
+# ---------------------------------------------------------------- the routing mesh over IPv6
+
+
+def ways(cluster: Stage, name: str) -> list[bool]:
+    """By address of the node in the ingress network: whether it is an IPv6 one."""
+    return [":" in one for one in cluster.world.nodes[f"node-{name}"].ingress]
+
+
+def test_a_node_has_ipv6_in_the_mesh_while_its_kernel_has_it():
+    cluster = Stage(node("w1", features=("ipv6",)), node("w2"))
+    ingress = cluster.ingress()
+    assert (ways(cluster, "w1"), ways(cluster, "w2")) == ([False, True], [False])
+    first = cluster.world.nodes["node-w1"].ingress
+    cluster.set_node("w2", about={"features": ("ipv6", "overlay")})
+    assert ways(cluster, "w2") == [False, True]
+    cluster.set_node("w1", about={"features": ()})
+    assert cluster.world.nodes["node-w1"].ingress == first[:1]
+    numbers = {
+        one.id: one.number for one in tables.table(cluster.world, cluster.world.networks[ingress]).nodes
+    }
+    assert numbers == {"node-w1": 2, "node-w2": 3}
+
+
+def test_a_task_has_no_ipv6_in_the_mesh_on_a_node_without():
+    cluster = Stage(node("w1", features=("ipv6",)), node("w2"))
+    ingress = cluster.ingress()
+    cluster.network("six", EnableIPv6=True)
+    ports = {"Ports": [{"TargetPort": 80, "HostIP": "2001:DB8:0::1"}]}
+    cluster.create(spec("web", None, template=attached("six"), EndpointSpec=ports))
+    mesh = tables.table(cluster.world, cluster.world.networks[ingress])
+    assert {one.node_id: len(one.addresses) for one in mesh.endpoints} == {"node-w1": 2, "node-w2": 1}
+    assert [one.host for one in mesh.ports] == ["2001:db8::1"]
+    # Elsewhere IPv6 is what the network's user asked for: who cannot, says so.
+    assert {len(one.addresses) for one in table_of(cluster, "six").endpoints} == {2}
+    assert {key: one.ipv6 for key, one in wires_of({"i": mesh}, "node-w1").items()} == {"i": True}
+    assert not wires_of({"i": mesh}, "node-w2")["i"].ipv6
+    assert wires_of({"n": table_of(cluster, "six")}, "node-w2")["n"].ipv6
+
+
+def test_the_mesh_does_without_ipv6_where_links_are_too_narrow_for_it():
+    cluster = Stage(node("w1", features=("ipv6",)), node("w2", features=("ipv6",)))
+    ingress = cluster.ingress()
+    cluster.create(spec("web", None, EndpointSpec={"Ports": [{"TargetPort": 80}]}))
+    for mtu, count in ((1330, 2), (1329, 1)):
+        cluster.set_node("w1", about={"mtu": mtu})
+        mesh = tables.table(cluster.world, cluster.world.networks[ingress])
+        assert (mesh.mtu, {len(one.addresses) for one in (*mesh.nodes, *mesh.endpoints)}) == (
+            mtu - 50,
+            {count},
+        )
+
+
+def test_an_ingress_network_without_ipv6_gives_nodes_none():
+    cluster = Stage(node("w1", features=("ipv6",)))
+    cluster.network("old", Ingress=True)
+    assert ways(cluster, "w1") == [False]
+
+
+def test_a_full_ipv6_subnet_leaves_the_mesh_over_ipv4():
+    cluster = Stage(*(node(f"w{number}", features=("ipv6",)) for number in (1, 2, 3)))
+    cluster.network("tight", Ingress=True, EnableIPv6=True, IPAM={"Config": [{"Subnet": "2001:db8::/126"}]})
+    found = sorted(tuple(ways(cluster, f"w{number}")) for number in (1, 2, 3))
+    assert found == [(False,), (False, True), (False, True)]
 
 
 # ---------------------------------------------------------------- pools

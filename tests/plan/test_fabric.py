@@ -221,6 +221,43 @@ def test_local_ports_and_snat():
     assert p.mesh_of(mesh(here, there), "stranger") is None
 
 
+def dual(found: Table, *without: str) -> Table:
+    """The mesh with IPv6 beside IPv4, but for the nodes that are named."""
+
+    def more(one):
+        own = one.id if isinstance(one, IngressNode) else one.node_id
+        return with_(
+            one, addresses=one.addresses if own in without else (*one.addresses, f"fd00::{one.addresses[0]}")
+        )
+
+    return with_(found, nodes=tuple(map(more, found.nodes)), endpoints=tuple(map(more, found.endpoints)),
+                 subnets=("10.0.0.0/24", "fd00::/64"))  # fmt: skip
+
+
+def test_the_mesh_over_ipv6():
+    found = dual(mesh(endpoint(2), endpoint(3, OTHER)))
+    made = p.mesh_of(found, ME)
+    assert made.addresses == ("10.0.0.2", "fd00::10.0.0.2")
+    assert made.ports[0].backends == ("10.0.0.2", "10.0.0.3", "fd00::10.0.0.2", "fd00::10.0.0.3")
+    assert p.link_of(found, ME, "192.0.2.1").gateways == ("10.0.0.2/24", "fd00::10.0.0.2/64")
+    sandbox = p.Sandboxes({"ingress": found}).table("t2")
+    assert (sandbox.ingress_address, sandbox.ingress_address6) == ("10.0.0.2", "fd00::10.0.0.2")
+    assert [(one.address, one.address6) for one in sandbox.returns] == [
+        ("10.0.0.2", "fd00::10.0.0.2"), ("10.0.0.3", "fd00::10.0.0.3"),
+    ]  # fmt: skip
+    local = p.mesh_of(dual(mesh(endpoint(2), endpoint(3, OTHER), source="local")), ME)
+    assert local.ports[0].backends == ("10.0.0.2", "fd00::10.0.0.2")
+
+
+def test_a_node_without_ipv6_takes_part_over_ipv4():
+    found = dual(mesh(endpoint(2), endpoint(3, OTHER)), ME)
+    assert p.mesh_of(found, ME).ports[0].backends == ("10.0.0.2", "10.0.0.3")
+    assert p.mesh_of(found, OTHER).ports[0].backends == ("10.0.0.2", "10.0.0.3", "fd00::10.0.0.3")
+    mine, theirs = (p.Sandboxes({"ingress": found}).table(task) for task in ("t2", "t3"))
+    assert (mine.ingress_address6, {one.address6 for one in mine.returns}) == ("", {""})
+    assert [one.address6 for one in theirs.returns] == ["", "fd00::10.0.0.3"]
+
+
 endpoints = st.lists(
     st.builds(endpoint, st.integers(2, 20), st.sampled_from([ME, OTHER]), serving=st.booleans()),
     unique_by=lambda one: one.id, max_size=8,

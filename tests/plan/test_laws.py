@@ -113,7 +113,7 @@ class Cluster(RuleBasedStateMachine):
 
     @initialize(history=st.sampled_from([0, 1, 2, 5]))
     def begin(self, history: int) -> None:
-        nodes = [node(name, labels={"zone": "ab"[place % 2]}, features=("encryption",))
+        nodes = [node(name, labels={"zone": "ab"[place % 2]}, features=("encryption", "ipv6")[: 1 + place % 2])
                  for place, name in enumerate(NODES)]  # fmt: skip
         self.stage = Stage(*nodes, planner=self.lawful, history=history)
         self.planner = manager.Planner()
@@ -140,6 +140,7 @@ class Cluster(RuleBasedStateMachine):
         assert len(keys) == len(set(keys))
         self.check_assignments(world, after)
         self.check_keys(world.cluster.network_keys, after)
+        self.check_mesh(after)
         for change in decided.changes:
             if isinstance(change, Delete) and change.kind == "guest":
                 where = after.nodes.get(world.guests[change.id].node_id)
@@ -191,6 +192,19 @@ class Cluster(RuleBasedStateMachine):
             assert set(was.keys) & set(ring.keys) >= {key for key in was.keys if key.number == ring.sending}
         for network in after.networks:
             assert bool(tables.table(after, network).keys) == network.view.encrypted
+
+    def check_mesh(self, after):
+        """IPv6 in the routing mesh is where kernels have it, and nowhere else."""
+        ingress = after.ingress_network()
+        six = {one.id for one in after.nodes if "ipv6" in one.description.features}
+        assert {one.id for one in after.nodes if any(":" in address for address in one.ingress)} == (
+            six if ingress else set()
+        )
+        for one in tables.table(after, ingress).endpoints if ingress else ():
+            assert [":" in address for address in one.addresses] == [
+                False,
+                *([True] if one.node_id in six else []),
+            ]
 
     # ---- users
 
@@ -278,6 +292,12 @@ class Cluster(RuleBasedStateMachine):
     def set_availability(self, name, availability):
         if f"node-{name}" in self.stage.world.nodes:
             self.stage.set_node(name, availability=availability)
+
+    @rule(name=st.sampled_from(NODES), six=st.booleans())
+    def boot(self, name, six):
+        """A node comes back with another kernel."""
+        if f"node-{name}" in self.stage.world.nodes:
+            self.stage.set_node(name, about={"features": ("encryption", "ipv6") if six else ("encryption",)})
 
     @rule(name=st.sampled_from(NODES), zone=st.sampled_from(["a", "b", ""]))
     def label(self, name, zone):

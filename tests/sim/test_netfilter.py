@@ -49,6 +49,30 @@ def test_what_connections_meet() -> None:
         assert kernel.enter("tcp", 80) == "10.1.0.9"
         assert kernel.enter("udp", 53) is None
         assert kernel.enter("udp", 53, "192.0.2.1") == ""
+        assert kernel.enter("tcp", 80, six=True) is None
+
+    play(scenario)
+
+
+def test_the_mesh_over_ipv6() -> None:
+    six = MeshTable(
+        network_id="ingress", addresses=("10.1.0.2", "fd00::2"),
+        ports=(MeshPort("tcp", 80, 8080, ("10.1.0.9", "fd00::9")), MeshPort("udp", 53, 53, ("10.1.0.9",))),
+        hosts=(("tcp", 80, ""), ("udp", 53, "2001:db8::1")),
+    )  # fmt: skip
+
+    async def scenario(loop: SimLoop, kernel: Netfilter) -> None:
+        await SimMesh(kernel).apply(six, None)
+        assert {kernel.enter("tcp", 80) for _ in range(3)} == {"10.1.0.9"}
+        assert {kernel.enter("tcp", 80, six=True) for _ in range(3)} == {"fd00::9"}
+        assert kernel.enter("udp", 53, six=True) is None
+        assert kernel.enter("udp", 53, "2001:db8::1") == ""
+        ways = (
+            Return(1, "02:00:00:00:00:01", "10.1.0.2", "fd00::2"),
+            Return(2, "02:00:00:00:00:02", "10.1.0.3"),
+        )
+        await SimBalancer(kernel).apply("s", SandboxTable(returns=ways), None)
+        assert kernel.returned("s") == {"10.1.0.2", "fd00::2", "10.1.0.3"}
 
     play(scenario)
 

@@ -17,6 +17,7 @@ def test_requests_are_asked_and_answered() -> None:
         outcome = cluster.run()
     assert outcome.violation is None, outcome.violation
     assert cluster.oracle.asked > 50
+    assert cluster.oracle.asked_six > 10
     assert cluster.nets.looks > 50
 
 

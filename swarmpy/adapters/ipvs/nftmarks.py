@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from swarmpy.adapters.ipvs.marks import Held
 from swarmpy.adapters.ipvs.steps import EMPTY, MARK, MASK, backends_of, is_empty, marks_of
-from swarmpy.adapters.nftables import library, render, routes, seal
+from swarmpy.adapters.nftables import library, render, seal, ways
 from swarmpy.ports import SandboxTable
 
 _TABLE = render.TABLE.split()[1]
@@ -52,22 +52,22 @@ class NftMarks:
                 _, number, vip = chain.split(".", 2)
                 numbers[vip.replace("_", ":")] = int(number)
         whole = bool(found.label) and render.MARKING in found.chains
-        whole = whole and found.about == seal.digest(routes.about())
+        whole = whole and found.about == seal.digest(ways.about())
         return Held(numbers, found.label if whole else "", found)
 
     def label(self, table: SandboxTable) -> str:
         """Digest of the virtual addresses, which of them nobody serves, and the returns."""
         vips = sorted((vip, not backends) for vip, backends in backends_of(table).items())
-        return seal.digest((vips, table.ingress_address, table.returns))
+        return seal.digest((vips, table.ingress_address, table.returns, table.ingress_address6))
 
     def write(self, sandbox: str, table: SandboxTable, numbers: Mapping[str, int], held: Held) -> None:
         """One transaction, sealed."""
-        routes.check(table.returns, render.MAX_NUMBER)
+        ways.check(table.returns, render.MAX_NUMBER)
         label = self.label(table)
         if held.label == label and held.numbers == numbers:
             return
-        way = routes.way_of(table)
-        routes.set_returns(table, way)
+        way = ways.way_of(table)
+        ways.set_returns(table, way)
         if held.label and held.seal:
             lines = _change(table, way, held.numbers, numbers)
             library.run(held.seal.lifted(render.TABLE) + _text(lines))
@@ -75,12 +75,12 @@ class NftMarks:
             library.run(_text(_whole(table, way, numbers)))
         if len(self._left) >= _REMEMBERED:
             self._left.clear()
-        self._left[sandbox] = seal.write(_TABLE, render.MAPS, label, seal.digest(routes.about()))
+        self._left[sandbox] = seal.write(_TABLE, render.MAPS, label, seal.digest(ways.about()))
 
     def clear(self, sandbox: str) -> None:
         """Remove rules and routes."""
         self._left.pop(sandbox, None)
-        routes.set_returns(SandboxTable(), None)
+        ways.set_returns(SandboxTable(), None)
         if seal.read(_TABLE, render.MAPS).chains:
             library.run(f"delete table {render.TABLE}\n")
 

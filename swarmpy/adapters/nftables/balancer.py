@@ -10,10 +10,11 @@ import ipaddress
 import logging
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from swarmpy.adapters.netns import apart, inside
-from swarmpy.adapters.nftables import conntrack, library, meshrender, render, routes, seal
+from swarmpy.adapters.nftables import conntrack, library, meshrender, render, seal, ways
 from swarmpy.ports import FabricError, MeshPort, MeshTable, Return, SandboxTable, VirtualService
 
 _TABLE = render.TABLE.split()[1]
@@ -25,14 +26,18 @@ _SAMPLE = SandboxTable(
         VirtualService("2001:db8::1", ("2001:db8::2", "2001:db8::3")),
     ),
     ingress_address="192.0.2.5",
-    returns=(Return(1, "02:00:00:00:00:01", "192.0.2.6"),),
+    returns=(Return(1, "02:00:00:00:00:01", "192.0.2.6", "2001:db8::6"),),
+    ingress_address6="2001:db8::5",
 )
 
 _MESH = MeshTable(
     network_id="",
-    addresses=("192.0.2.8",),
-    ports=tuple(MeshPort(protocol, 80, 80, ("192.0.2.5",), snat=True) for protocol in meshrender.PROTOCOLS),
-    hosts=(("tcp", 80, ""), ("udp", 80, "192.0.2.11")),
+    addresses=("192.0.2.8", "2001:db8::8"),
+    ports=tuple(
+        MeshPort(protocol, 80, 80, ("192.0.2.5", "2001:db8::5"), snat=True)
+        for protocol in meshrender.PROTOCOLS
+    ),
+    hosts=(("tcp", 80, ""), ("udp", 80, "192.0.2.11"), ("udp", 80, "2001:db8::b")),
 )
 logger = logging.getLogger(__name__)
 
@@ -60,10 +65,12 @@ class NftBalancer:
         return True
 
     def _try(self) -> None:
-        pair = meshrender.Pair("192.0.2.9", "192.0.2.10")
-        self._run(render.whole(_SAMPLE, render.Way("ingress", _SAMPLE.ingress_address, "192.0.2.7"), ""))
+        pair = meshrender.Pair("192.0.2.9", "192.0.2.10", "2001:db8::9", "2001:db8::a")
+        way = render.Way("ingress", _SAMPLE.ingress_address, "192.0.2.7", _SAMPLE.ingress_address6,
+                         "2001:db8::7", "2001:db8::6")  # fmt: skip
+        self._run(render.whole(_SAMPLE, way, ""))
         self._run(meshrender.whole(_MESH, pair, "br0"))
-        self._run(meshrender.host_whole(_MESH.hosts, pair))
+        self._run(meshrender.host_whole(_MESH.hosts, pair, shut=True))
 
     async def observe(self, sandbox: str) -> str:
         """Fingerprint of what the kernel has."""
@@ -83,20 +90,20 @@ class NftBalancer:
             self._left.pop(sandbox, None)
 
     def _apply(self, sandbox: str, table: SandboxTable, before: SandboxTable | None) -> str:
-        routes.check(table.returns, render.MAX_NUMBER)
+        ways.check(table.returns, render.MAX_NUMBER)
         label, found = render.digest(table), self._read(sandbox)
-        if found.label == label and found.about == seal.digest(routes.about()):
+        if found.label == label and found.about == seal.digest(ways.about()):
             return label
         known, back = _known(found, before), _back(found, table, before)
-        way = routes.way_of(table)
-        routes.set_returns(table, way)
+        way = ways.way_of(table)
+        ways.set_returns(table, way)
         if known is None:
             self._run(render.whole(table, way, sandbox))
         else:
             text = render.change(table, way, sandbox, known, back=back)
             self._run(found.lifted(render.TABLE) + text)
         _cut(table, known)
-        about = seal.digest(routes.about())
+        about = seal.digest(ways.about())
         if len(self._left) >= _REMEMBERED:
             self._left.clear()  # of sandboxes that ended without being cleared, mostly
         self._left[sandbox] = seal.write(_TABLE, render.MAPS, label, about)
@@ -107,12 +114,12 @@ class NftBalancer:
 
     def _seen(self, sandbox: str) -> str:
         found = self._read(sandbox)
-        if found.label and found.about == seal.digest(routes.about()):
+        if found.label and found.about == seal.digest(ways.about()):
             return found.label
         return ""
 
     def _clear(self) -> None:
-        routes.set_returns(SandboxTable(), None)
+        ways.set_returns(SandboxTable(), None)
         if seal.read(_TABLE, render.MAPS).chains:
             self._run(f"delete table {render.TABLE}\n")
 
@@ -132,9 +139,9 @@ def _back(found: seal.Seal, table: SandboxTable, before: SandboxTable | None) ->
         return False
     if before is None or render.digest(before) != found.label:
         return True
-    if (before.ingress_address, before.returns) != (table.ingress_address, table.returns):
+    if replace(before, services=()) != replace(table, services=()):
         return True
-    return found.about != seal.digest(routes.about())
+    return found.about != seal.digest(ways.about())
 
 
 def _cut(table: SandboxTable, known: Mapping[str, tuple[str, ...] | None] | None) -> None:

@@ -12,8 +12,8 @@ import socket
 from collections.abc import Callable, Mapping
 
 from swarmpy.adapters.netns import OWN, inside
-from swarmpy.adapters.nftables import conntrack, library, meshrender, pair, render, routes, seal
-from swarmpy.adapters.nftables.meshrender import HOST_MAPS, INNER, MAPS, NAME, OUTER, Host, Pair
+from swarmpy.adapters.nftables import conntrack, library, meshrender, pair, render, routes, seal, six
+from swarmpy.adapters.nftables.meshrender import HOST_MAPS, INNER, MAPS, NAME, OUTER, SHUT, Host, Pair
 from swarmpy.ports import FabricError, MeshPort, MeshTable
 
 _NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
@@ -32,6 +32,8 @@ class NftMesh:
         self._turn = asyncio.Lock()
         self._left: dict[str, seal.Seal] = {}
         """By namespace; see NftBalancer."""
+        self._shut = False
+        """Whether the host forwarded nothing over IPv6 before us: it is to forward for the mesh only."""
 
     async def observe(self) -> str:
         """Fingerprint of what the kernel has."""
@@ -59,7 +61,9 @@ class NftMesh:
         space, label = self._namespace(table.network_id), render.digest(table)
         if not os.path.exists(space):
             raise FabricError(f"the ingress network's namespace {space} is not there (yet)")
-        links = inside(self._host, pair.ensure, table.network_id, space)
+        own6 = any(":" in one for one in table.addresses)
+        wanted6 = own6 and inside(self._host, six.reachable)
+        links = inside(self._host, pair.ensure, table.network_id, space, wanted6)
         inside(space, self._inner, space, table, before, links, label)
         inside(self._host, self._outer, table, before, links, label)
         return label
@@ -73,6 +77,11 @@ class NftMesh:
             routes.set_switch(f"ipv4/conf/{name}/rp_filter", "0")
         routes.set_switch("ipv4/ip_forward", "1")
         routes.set_default(links.outer, INNER)
+        if links.inner6:
+            routes.set_switch("ipv6/conf/all/forwarding", "1")
+            routes.set_default(links.outer6, INNER)
+            for name in (bridge, INNER):
+                pair.speak(name)
         found, about = seal.read(NAME, MAPS, self._left.get(space)), seal.digest(_inner_about())
         if (found.label, found.about) == (label, about):
             return
@@ -97,16 +106,21 @@ class NftMesh:
         routes.set_switch("ipv4/ip_forward", "1")
         pair.docker_accept()
         found, about = seal.read(NAME, HOST_MAPS, self._left.get(self._host)), seal.digest(_host_about())
+        # Forwarding is switched on behind rules that let pass nothing but the mesh.
+        self._shut |= SHUT in found.chains or (bool(links.outer6) and not six.forwards())
         if (found.label, found.about) == (label, about):
             return
         known: tuple[Host, ...] | None = None
         if before is not None and render.digest(before) == found.label:
             known = before.hosts
         if not found.label or found.about != about:
-            self._run(meshrender.host_whole(table.hosts, links))
+            self._run(meshrender.host_whole(table.hosts, links, shut=self._shut))
             known = None
         else:
             self._run(found.lifted(meshrender.TABLE) + meshrender.host_change(table.hosts, known))
+        if links.outer6:
+            six.begin()
+            about = seal.digest(_host_about())
         if known is None or set(known) != set(table.hosts):
             _cut_outer(table, links)
         self._left[self._host] = seal.write(NAME, HOST_MAPS, label, about)
@@ -114,11 +128,17 @@ class NftMesh:
     def _clear(self) -> None:
         network_id = inside(self._host, pair.found)
         space = self._namespace(network_id) if network_id else ""
-        inside(self._host, self._clear_table, HOST_MAPS)
+        inside(self._host, self._clear_host)
         inside(self._host, pair.docker_forget)
         if space and os.path.exists(space):
             inside(space, self._clear_table, MAPS)
         inside(self._host, pair.remove)
+
+    def _clear_host(self) -> None:
+        if self._shut or SHUT in seal.read(NAME, HOST_MAPS).chains:
+            six.close()
+            self._shut = False
+        self._clear_table(HOST_MAPS)
 
     def _clear_table(self, maps: tuple[str, ...]) -> None:
         if seal.read(NAME, maps).chains:
@@ -139,14 +159,16 @@ def _inner_seen(left: seal.Seal | None) -> str:
 
 def _host_about() -> tuple[object, ...]:
     return (_link(OUTER), *(routes.switch(path) for path in (
-        f"ipv4/conf/{OUTER}/route_localnet", f"ipv4/conf/{OUTER}/rp_filter", "ipv4/ip_forward")))  # fmt: skip
+        f"ipv4/conf/{OUTER}/route_localnet", f"ipv4/conf/{OUTER}/rp_filter", "ipv4/ip_forward")),
+        *six.about())  # fmt: skip
 
 
 def _inner_about() -> tuple[object, ...]:
-    defaults = [one for one in routes.routes() if not one.destination]
+    defaults = [one for family in routes.families() for one in routes.routes(family) if not one.destination]
     names = [name for _, name in socket.if_nameindex()]
-    places = sorted(one for one in routes.addresses() if ":" not in one.address)
+    places = sorted(routes.addresses())
     return (_link(INNER), defaults, places, routes.switch("ipv4/ip_forward"),
+            routes.switch("ipv6/conf/all/forwarding"),
             [routes.switch(f"ipv4/conf/{name}/rp_filter") for name in ("all", *names)])  # fmt: skip
 
 
@@ -157,7 +179,11 @@ def _link(name: str) -> tuple[object, ...]:
         return ()
     return (
         link,
-        sorted(one for one in routes.addresses() if one.link == link.number and ":" not in one.address),
+        sorted(
+            one
+            for one in routes.addresses()
+            if one.link == link.number and not one.address.startswith("fe80:")
+        ),
     )
 
 
@@ -167,7 +193,7 @@ def _cut_inner(table: MeshTable, links: Pair) -> None:
               for port in table.ports}  # fmt: skip
 
     def astray(flow: conntrack.Flow) -> bool:
-        if flow.target != links.inner:
+        if flow.target not in {links.inner, links.inner6}:
             return False
         backends, target = wanted.get((flow.protocol, flow.port), (set[str](), 0))
         return flow.backend not in backends or flow.backend_port != target
@@ -181,7 +207,7 @@ def _cut_outer(table: MeshTable, links: Pair) -> None:
     own = {one.address for one in routes.addresses()}
 
     def astray(flow: conntrack.Flow) -> bool:
-        entered = flow.backend == links.inner
+        entered = flow.backend in {links.inner, links.inner6}
         wanted = bool(published & {(flow.protocol, flow.port, ""), (flow.protocol, flow.port, flow.target)})
         return entered != wanted and (entered or flow.target in own)
 

@@ -36,17 +36,22 @@ _BACK = {
     "back_mark": "type filter hook prerouting priority -150;",
     "back_udp": "type nat hook prerouting priority -100;",
     "back_route": "type route hook output priority -150;",
+    "back_only": "type filter hook output priority 0;",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
     """Links of a sandbox on the ingress network: the one to it, and the address of the one by which its
-    default route leaves ("" for none)."""
+    default route leaves ("" for none). The same by IPv6; `any6` is a node by which all is sent that has no
+    other way (see ways.py)."""
 
     link: str
     address: str
     outward: str = ""
+    address6: str = ""
+    outward6: str = ""
+    any6: str = ""
 
 
 def digest(table: object) -> str:
@@ -166,6 +171,7 @@ def returns(table: SandboxTable, way: Way) -> list[str]:
     Two clients' connections through two nodes may have equal addresses and ports: zones keep them apart, and
     with the `in` chain the kernel gives one of them another source port. A UDP server answers from the
     address of the default route's link, which tracking would not know: requests are sent to that address.
+    The way by some node is there to have one, for replies: who would begin something by it is refused.
     """
     link = f'iifname "{checked(way.link, LINK)}"'
     zones = ", ".join(f"{checked(one.mac, MAC)} : {one.number}" for one in table.returns)
@@ -177,6 +183,14 @@ def returns(table: SandboxTable, way: Way) -> list[str]:
     ]
     if way.outward:
         rules.append(("back_udp", f"{link} ip daddr {way.address} meta l4proto udp dnat ip to {way.outward}"))
+    if way.outward6:
+        to = f"ip6 daddr {checked(way.address6)} meta l4proto udp dnat ip6 to {way.outward6}"
+        rules.append(("back_udp", f"{link} {to}"))
+    if way.any6:
+        begun = (
+            f'oifname "{way.link}" ct state new ip6 daddr != {checked(way.any6)} rt ip6 nexthop {way.any6}'
+        )
+        rules.append(("back_only", f"{begun} reject with icmpv6 no-route"))
     return [
         *(f"add chain {TABLE} {chain} {{ {hook} }}" for chain, hook in _BACK.items()),
         *(f"flush chain {TABLE} {chain}" for chain in _BACK),

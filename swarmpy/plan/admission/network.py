@@ -84,10 +84,11 @@ def remove(_now: int, world: Snapshot, command: RemoveNetwork) -> Admitted:
 
 
 def first(cluster: Cluster, now: int, nodes: Iterable[str] = ()) -> Network:
-    """The ingress network with which a cluster begins, beside these addresses of its first node. Raises
-    FailedPrecondition or InvalidArgument where the cluster's address pools have no room for it."""
+    """The ingress network with which a cluster begins, of both IP versions, beside these addresses of its
+    first node. Raises FailedPrecondition or InvalidArgument where the cluster's address pools have no room
+    for it."""
     world = Snapshot(cluster=cluster)
-    sent = {"Name": INGRESS, "Driver": "overlay", "Ingress": True, "Scope": "swarm"}
+    sent = {"Name": INGRESS, "Driver": "overlay", "Ingress": True, "Scope": "swarm", "EnableIPv6": True}
     command = CreateNetwork(id=ids.derive(cluster.id, INGRESS), spec=compact(sent))
     spec = network_view(command.spec)
     return Network(
@@ -237,10 +238,19 @@ def _subnets(
     if 4 not in versions:
         found.insert(0, _from_pools(world, taken))
     if spec.enable_ipv6 and 6 not in versions:
-        local = pools.unique_local(network_id)
+        local = _unique_local(world, spec, network_id, taken)
         found.append(Subnet(subnet=local, gateway=pools.first_address(local)))
     # IPv4 first: that is the order of every task's addresses.
     return tuple(sorted(found, key=lambda one: pools.parse(one.subnet).version))
+
+
+def _unique_local(world: Snapshot, spec: NetworkSpec, network_id: str, taken: Iterable[str]) -> str:
+    """The ingress network has the cluster's own subnet, so that it is the same one when it is made anew."""
+    if spec.ingress and world.cluster is not None:
+        subnet = pools.of_cluster(world.cluster.id)
+        if not any(pools.overlaps(subnet, other) for other in taken):
+            return subnet
+    return pools.unique_local(network_id)
 
 
 def _from_pools(world: Snapshot, taken: Iterable[str]) -> Subnet:

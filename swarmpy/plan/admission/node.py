@@ -18,7 +18,7 @@ from swarmpy.model.errors import FailedPrecondition, InvalidArgument, OutOfSeque
 from swarmpy.model.lifecycle import NodeState, Role
 from swarmpy.model.objects import Description, Node, NodeStatus, Revoked
 from swarmpy.model.specs import NodeSpec, compact, node_view
-from swarmpy.plan import published
+from swarmpy.plan import pools, published
 from swarmpy.plan.admission.cluster import present, require_node
 from swarmpy.state.changes import Change, Delete, Put
 from swarmpy.state.snapshot import Snapshot
@@ -36,6 +36,7 @@ def join(now: int, world: Snapshot, command: JoinNode) -> tuple[list[Change], Re
     present(world)
     if command.availability not in AVAILABILITIES:
         raise InvalidArgument(f"invalid Availability: {command.availability!r} is not active, pause or drain")
+    _check_underlay(world, command.data_address or command.address)
     node = Node(
         id=command.id,
         spec=compact({"Role": command.role.word, "Availability": command.availability}),
@@ -49,6 +50,20 @@ def join(now: int, world: Snapshot, command: JoinNode) -> tuple[list[Change], Re
     if command.role is Role.MANAGER:
         _check_port(world, node, "join with another --listen-addr")
     return [Put(node, f"joined with the {command.role.word} token")], Result(id=node.id)
+
+
+def _check_underlay(world: Snapshot, address: str) -> None:
+    """Nodes send each other VXLAN over one IP version: a VXLAN device speaks one."""
+    mine = pools.canonical(address)
+    for node in world.nodes:
+        other = pools.canonical(node.vtep)
+        if mine and other and node.status.state is not NodeState.DOWN and (":" in mine) != (":" in other):
+            kinds = ("IPv6", "IPv4") if ":" in mine else ("IPv4", "IPv6")
+            raise InvalidArgument(
+                f"this node would carry overlay networks over {kinds[0]} ({mine}), but node {node.hostname} "
+                f"does over {kinds[1]} ({other}), and no network can use both: join with --data-path-addr "
+                f"and an {kinds[1]} address of this node"
+            )
 
 
 def update(

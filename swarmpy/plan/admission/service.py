@@ -218,11 +218,22 @@ def _check_mesh(world: Snapshot, spec: ServiceSpec) -> None:
             "a service on the host network has the node's own ports: leave --publish away, or the host "
             "network"
         )
-    if spec.endpoint_spec and places.meshed(spec.endpoint_spec) and world.ingress_network() is None:
+    if spec.endpoint_spec is None or not meshed:
+        return
+    ingress = world.ingress_network()
+    if ingress is None:
         raise FailedPrecondition(
             "service needs ingress network, but no ingress network is present: create one with "
             "'docker network create -d overlay --ingress NAME', or publish with mode=host"
         )
+    if any(":" in one.subnet for one in ingress.subnets):
+        return
+    for port in spec.endpoint_spec.ports:
+        if ":" in port.host_ip and port.publish_mode != "host":
+            raise FailedPrecondition(
+                f"host_ip {port.host_ip}: the ingress network has no IPv6; once no service needs it, make it "
+                "anew with 'swarmpy network create --ingress --ipv6', or publish with mode=host"
+            )
 
 
 def _without_nulls(value: Any) -> Any:

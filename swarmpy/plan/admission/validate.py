@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 
 from swarmpy.model.errors import InvalidArgument, Unimplemented, Unknown
 from swarmpy.model.limits import MAX_PORTS
@@ -337,11 +337,20 @@ def _reach(port: Port) -> None:
         raise InvalidArgument("a port published with mode=host keeps its client's address: leave source away")
     if port.host_ip:
         try:
-            version = ip_address(port.host_ip).version
+            address = ip_address(port.host_ip)
         except ValueError:
             raise InvalidArgument(f"invalid host_ip {port.host_ip!r}: an IP address is expected") from None
-        if version == 6 and port.publish_mode != "host":
-            raise Unimplemented(
-                f"host_ip {port.host_ip}: the routing mesh is IPv4 only in this version of swarmpy; publish "
-                "on IPv6 addresses with mode=host"
-            )
+        if address.version == 6 and port.publish_mode != "host":
+            _meshed(address)
+
+
+def _meshed(address: IPv6Address) -> None:
+    if address.ipv4_mapped is not None:
+        raise InvalidArgument(f"invalid host_ip {address}: write it as {address.ipv4_mapped}")
+    if address.is_link_local or address.scope_id:
+        raise InvalidArgument(
+            f"host_ip {address}: the routing mesh does not reach link-local addresses, which mean something "
+            "on one link only; use another address, or publish with mode=host"
+        )
+    if address.is_unspecified:
+        raise InvalidArgument(f"host_ip {address} is no node's address: leave host_ip away to publish on all")

@@ -85,7 +85,7 @@ def subnets(world: Snapshot, name: str = "back") -> list[str]:
 
 def test_subnets_are_taken_in_order_and_given_back() -> None:
     world = begin()
-    assert subnets(world, "ingress") == ["10.0.0.0/24"]
+    assert subnets(world, "ingress") == ["10.0.0.0/24", pools.of_cluster(CLUSTER.id)]
     for number in (1, 2, 3):
         world = create(world, f"n{number}")
         assert subnets(world, f"n{number}") == [f"10.0.{number}.0/24"]
@@ -93,6 +93,41 @@ def test_subnets_are_taken_in_order_and_given_back() -> None:
     changes, _ = network.remove(NOW, world, RemoveNetwork(network="id-n2"))
     world = create(world.evolve(changes, 9, NOW), "again")
     assert subnets(world, "again") == ["10.0.2.0/24"]
+
+
+def test_the_mesh_has_a_unique_local_subnet_of_the_clusters_own() -> None:
+    """RFC 4193: fd, the last 40 bits of a SHA-1, then our own numbers; worked out by hand."""
+    assert pools.of_cluster("c" * 25) == "fd5a:c796:888::/64"
+    world = begin()
+    assert the(world, "ingress").view.enable_ipv6
+    assert the(world, "ingress").subnets[1].gateway == "fd5a:c796:888::1"
+    changes, _ = network.remove(NOW, world, RemoveNetwork(network=the(world, "ingress").id))
+    bare = world.evolve(changes, 2, NOW)
+    assert subnets(create(bare, "mesh", Ingress=True, EnableIPv6=True), "mesh")[1] == "fd5a:c796:888::/64"
+    assert [":" in one for one in subnets(create(bare, "mesh", Ingress=True), "mesh")] == [False]
+    named = ipam({"Subnet": "10.7.0.0/24"}, {"Subnet": "2001:db8:7::/64"})
+    asked = create(bare, "mesh", Ingress=True, EnableIPv6=True, **named)
+    assert subnets(asked, "mesh") == ["10.7.0.0/24", "2001:db8:7::/64"]
+    taken = create(bare, "mine", EnableIPv6=True, **ipam({"Subnet": "fd5a:c796:888::/48"}))
+    assert subnets(create(taken, "mesh", Ingress=True, EnableIPv6=True), "mesh")[1] == pools.unique_local(
+        "id-mesh"
+    )
+
+
+def test_an_ipv6_address_is_published_where_the_mesh_has_ipv6() -> None:
+    asked = endpoint({"TargetPort": 80, "PublishedPort": 8080, "HostIP": "2001:db8::1"})
+    assert ports(serve(begin(), "web", **asked), "web") == [("tcp", 80, 8080)]
+    world = begin()
+    changes, _ = network.remove(NOW, world, RemoveNetwork(network=the(world, "ingress").id))
+    old = create(world.evolve(changes, 2, NOW), "ingress", Ingress=True)
+    with pytest.raises(FailedPrecondition) as refused:
+        serve(old, "web", **asked)
+    assert refused.value.message == (
+        "host_ip 2001:db8::1: the ingress network has no IPv6; once no service needs it, make it anew with "
+        "'swarmpy network create --ingress --ipv6', or publish with mode=host"
+    )
+    host = {"TargetPort": 80, "PublishedPort": 8080, "HostIP": "2001:db8::1", "PublishMode": "host"}
+    serve(old, "web", **endpoint(host))
 
 
 def test_a_named_subnet_is_stepped_over() -> None:
@@ -103,7 +138,7 @@ def test_a_named_subnet_is_stepped_over() -> None:
 def test_the_second_pool_is_used_when_the_first_is_full_and_then_nothing_is() -> None:
     small = replace(CLUSTER, address_pools=("10.1.0.0/29", "10.2.0.0/28"), subnet_size=29)
     world = begin(small)
-    assert subnets(world, "ingress") == ["10.1.0.0/29"]
+    assert subnets(world, "ingress")[0] == "10.1.0.0/29"
     world = create(create(world, "a"), "b")
     assert subnets(world, "a") + subnets(world, "b") == ["10.2.0.0/29", "10.2.0.8/29"]
     with pytest.raises(FailedPrecondition) as refused:
@@ -303,7 +338,7 @@ def test_a_subnet_that_holds_a_nodes_address_is_refused(subnet: str, node: str, 
 
 def test_subnets_of_the_pools_step_over_the_nodes_addresses() -> None:
     world = addressed(("10.0.2.9", ""), ("192.0.2.1", "10.0.3.1"))
-    assert subnets(world, "ingress") == ["10.0.1.0/24"]
+    assert subnets(world, "ingress")[0] == "10.0.1.0/24"
     assert subnets(create(world)) == ["10.0.0.0/24"]
     world = create(create(world), "b")
     assert subnets(world, "b") == ["10.0.4.0/24"]
@@ -315,7 +350,7 @@ def test_the_first_nodes_address_is_not_in_the_meshs_network() -> None:
         description=Description(hostname="one"), data_address="10.0.1.1",
     )  # fmt: skip
     changes, _ = cluster.init(NOW, Snapshot(), command)
-    assert subnets(Snapshot().evolve(changes, 1, NOW), "ingress") == ["10.0.2.0/24"]
+    assert subnets(Snapshot().evolve(changes, 1, NOW), "ingress")[0] == "10.0.2.0/24"
 
 
 def test_names_and_ids_are_unique() -> None:

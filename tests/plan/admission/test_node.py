@@ -132,6 +132,24 @@ def test_joining() -> None:
         do(world(), c.JoinNode(id="w1", role=Role.WORKER, address="", certificate="", availability="often"))
 
 
+def test_all_nodes_carry_networks_over_one_ip_version() -> None:
+    def joins(before: Snapshot, key: str, address: str, **more: str) -> Snapshot:
+        return do(before, c.JoinNode(id=key, role=Role.WORKER, address=address, certificate="PEM", **more))
+
+    old = joins(Snapshot(cluster=world().cluster), "w1", "10.0.0.2")
+    with pytest.raises(InvalidArgument) as refused:
+        joins(old, "w2", "2001:db8::2")
+    assert refused.value.message == (
+        "this node would carry overlay networks over IPv6 (2001:db8::2), but node w1 does over IPv4 (10.0.0.2), and "
+        "no network can use both: join with --data-path-addr and an IPv4 address of this node"
+    )
+    assert joins(old, "w2", "2001:db8::2", data_address="10.0.0.3").nodes["w2"].vtep == "10.0.0.3"
+    six = joins(Snapshot(cluster=world().cluster), "w1", "2001:db8::1")
+    assert joins(six, "w2", "2001:db8::2").nodes["w2"].vtep == "2001:db8::2"
+    with pytest.raises(InvalidArgument, match=r"over IPv4 \(10\.0\.0\.2\), but node w1 does over IPv6"):
+        joins(six, "w2", "10.0.0.2")
+
+
 @pytest.mark.parametrize(
     ("command", "kind", "sentence"),
     [

@@ -278,9 +278,24 @@ def test_what_the_world_forbids() -> None:
             "invalid host_ip 'nope': an IP address is expected",
         ),
         (
-            spec(EndpointSpec={"Ports": [{"TargetPort": 80, "HostIP": "::1"}]}),
-            Unimplemented,
-            "the routing mesh is IPv4 only",
+            spec(EndpointSpec={"Ports": [{"TargetPort": 80, "HostIP": "fe80::1"}]}),
+            InvalidArgument,
+            "host_ip fe80::1: the routing mesh does not reach link-local addresses",
+        ),
+        (
+            spec(EndpointSpec={"Ports": [{"TargetPort": 80, "HostIP": "2001:db8::1%eth0"}]}),
+            InvalidArgument,
+            "the routing mesh does not reach link-local addresses",
+        ),
+        (
+            spec(EndpointSpec={"Ports": [{"TargetPort": 80, "HostIP": "::ffff:192.0.2.1"}]}),
+            InvalidArgument,
+            "write it as 192.0.2.1",
+        ),
+        (
+            spec(EndpointSpec={"Ports": [{"TargetPort": 80, "HostIP": "::"}]}),
+            InvalidArgument,
+            "leave host_ip away to publish on all",
         ),
         (
             spec(EndpointSpec={"Ports": [{"TargetPort": 80, "Source": "x"}]}),
