@@ -6,6 +6,7 @@ Real nodes of the simulator, joined over its wire.
 from __future__ import annotations
 
 import asyncio
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -89,7 +90,9 @@ def test_pools_size_and_port_of_init(world: Snapshot) -> None:
     assert (world.cluster.subnet_size, world.cluster.data_path_port) == (26, 5000)
     ingress = world.ingress_network()
     assert ingress is not None
-    assert [one.subnet for one in ingress.subnets] == ["10.64.0.0/26"]
+    subnets = [one.subnet for one in ingress.subnets]
+    assert subnets[0] == "10.64.0.0/26"
+    assert [ip_network(one).version for one in subnets] == [4, 6]  # the mesh has both versions
 
 
 @pytest.mark.parametrize(
