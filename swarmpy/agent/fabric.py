@@ -215,7 +215,7 @@ class FabricWorker:
                 return
             held = await holds(partial(self.ports.balancer.observe, path), mark)
             if not held and path in running and self._programmed.get(path, (None, ""))[1] == mark:
-                self.drift.note("", f"the balancer of {path} was changed by others")
+                self.drift.suspect(path, f"the balancer of {path} was changed by others")
                 del self._programmed[path]
         if self._mesh is not None and not await holds(self.ports.mesh.observe, self._mesh[1]):
             self.drift.note("", "the routing mesh was changed by others")
@@ -314,6 +314,7 @@ class FabricWorker:
             self._programmed.pop(path, None)
             raise
         self._programmed[path] = (table, mark)
+        self.drift.mended(path)
 
     async def _set_mesh(self, table: MeshTable | None, before: MeshTable | None) -> None:
         self._mesh, self._mesh_known = None, False
