@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from swarmpy.agent import journal
 from swarmpy.agent.joining import Sandbox
 from swarmpy.agent.naming import EngineNetworks
+from swarmpy.agent.silence import noticed
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.messages import Assignments, Manager
 from swarmpy.model.objects import TaskStatus
@@ -34,6 +35,9 @@ PULLS = 3
 """Pulls in flight."""
 LOOK_ROUND = 10.0
 """Seconds between looks at the Engine when no event came: events may be lost."""
+SILENT = 15.0
+"""Seconds for which the Engine may think about what it has before the node is in trouble."""
+SILENCE = f"the container engine has not answered for {SILENT:.0f} seconds"
 RETRY = 0.5
 """Seconds before an action that could not be carried out is judged again."""
 
@@ -184,15 +188,15 @@ class Worker:
         self._stale = False
         self._ended.clear()
         try:
-            found = await self._engine.containers([f"{CLUSTER_LABEL}={self._cluster_id}"])
+            with noticed(SILENT, lambda: self.on_engine(SILENCE)):
+                found = await self._engine.containers([f"{CLUSTER_LABEL}={self._cluster_id}"])
         except EngineError as error:
             if self._containers is not None:
                 logger.warning("the Engine does not answer: %s", error)
                 self.on_engine(str(error))
             self._containers, self._stale = None, True
             return
-        if self._containers is None:
-            self.on_engine("")
+        self.on_engine("")
         self._containers = tuple(seen(one) for one in found)
         self.sandboxes = {
             one.labels.get(TASK_LABEL, ""): Sandbox(one.sandbox, tuple(end for _, end in one.networks if end))
