@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from swarmpy.agent import fabric as hands
 from swarmpy.agent.fabric import FabricWorker
 from swarmpy.agent.joining import Joining
 from swarmpy.agent.naming import EngineNetworks
@@ -101,7 +102,10 @@ def _no_drain() -> list[Patch]:
     "joining-swept", "links of a container that is being started are swept away", world="cluster", faults=CALM
 )
 def _joining_swept() -> list[Patch]:
-    return [(Joining, "endpoints", lambda self, now: frozenset())]
+    return [
+        (Joining, "endpoints", lambda self, now: frozenset()),
+        (hands, "unfinished", lambda links, tasks: frozenset()),
+    ]
 
 
 @bug("node-forgotten", "the tables of a second network are not sent to a node", world="cluster", faults=CALM)
