@@ -12,6 +12,7 @@ from swarmpy.agent import fabric as hands
 from swarmpy.agent.fabric import FabricWorker
 from swarmpy.agent.joining import Joining
 from swarmpy.agent.naming import EngineNetworks
+from swarmpy.agent.tethers import TetherKeeper
 from swarmpy.manager.tables import Told
 from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.messages import Networks
@@ -106,6 +107,12 @@ def _joining_swept() -> list[Patch]:
         (Joining, "endpoints", lambda self, now: frozenset()),
         (hands, "unfinished", lambda links, tasks: frozenset()),
     ]
+
+
+@bug("cut-off-kept", "a container that lost its link to a network runs on without it", world="cluster",
+     faults=("link-removed",))  # fmt: skip
+def _cut_off_kept() -> list[Patch]:
+    return [(TetherKeeper, "severed", lambda self, task_id: "")]
 
 
 @bug("node-forgotten", "the tables of a second network are not sent to a node", world="cluster", faults=CALM)
