@@ -69,9 +69,8 @@ class FabricWorker:
         self._served: dict[str, tuple[str, ...]] = {}
         self._fence = Fence(ports)
         self._joining, self._early = Joining(), set[asyncio.Task[None]]()
-        self._done_with = frozenset[str]()
+        self._done_with, self._wake = frozenset[str](), asyncio.Event()
         self._resolver: Resolver | None = None
-        self._wake = asyncio.Event()
         self._unsaved, self._fresh, self.listening = False, True, frozenset[int]()
         self.problems: dict[str, str] = {}
         self.drift, self.probe_key, self._lost = Drift(), b"", frozenset[str]()
@@ -79,6 +78,7 @@ class FabricWorker:
         self._waiting: list[asyncio.Future[None]] = []
         self._locks: dict[str, asyncio.Lock] = {}
         self.guests_upstreams: Callable[[], dict[str, tuple[str, ...]]] = dict
+        self.on_links: Callable[[Mapping[str, LinkSeen], float], None] = lambda _links, _began: None
         ports.names.begin(self.resolve)
 
     # ------------------------------------------------------------ what is wanted
@@ -201,9 +201,11 @@ class FabricWorker:
         await done
 
     async def _observe(self) -> None:
+        began = asyncio.get_running_loop().time()
         try:
             self._links = dict(await self.ports.overlay.observe())
             self.problems.pop("links", None)
+            self.on_links(self._links, began)
         except FabricError as error:
             self._complain("links", error)
 
@@ -231,9 +233,8 @@ class FabricWorker:
         if known is not None:
             paths = {*sandboxes.values(), *self._joining.paths(now)}
             self._programmed = {key: one for key, one in self._programmed.items() if key in paths}
-            endpoints = frozenset(end for one in known.values() for end in one.endpoints)
-            endpoints |= unfinished(self._links or {}, self._tasks())
-            endpoints |= self._joining.endpoints(now)
+            endpoints = self._joining.endpoints(now) | unfinished(self._links or {}, self._tasks())
+            endpoints |= {end for one in known.values() for end in one.endpoints}
         return p.World(
             node_id=self._node_id, local=self.local(), tables=self.seen, links=self._links,
             sandboxes=sandboxes, programmed={path: one[0] for path, one in self._programmed.items()},

@@ -91,6 +91,8 @@ class Worker:
         self.networks = EngineNetworks(engine, self._carried)
         self.is_wired: Callable[[str], bool] = lambda _task_id: True
         """Whether a task's running container is connected as it should be."""
+        self.severed: Callable[[str], str] = lambda _task_id: ""
+        """Why a task's running container lost a network for good, "" where it did not."""
         self.on_engine: Callable[[str], None] = lambda _trouble: None
         """Called when the Engine begins to be away (with its sentence) or answers again ("")."""
         self.on_containers: Callable[[], None] = lambda: None
@@ -223,7 +225,9 @@ class Worker:
     def _wired(self, containers: tuple[p.Container, ...]) -> tuple[p.Container, ...]:
         """The containers, with what is known of their connections by now."""
         return tuple(
-            dataclasses.replace(one, wired=not self._attached(one.task_id) or self.is_wired(one.task_id))
+            dataclasses.replace(one, wired=self.is_wired(one.task_id), severed=self.severed(one.task_id))
+            if self._attached(one.task_id)
+            else one
             for one in containers
         )
 

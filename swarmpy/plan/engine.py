@@ -47,7 +47,7 @@ class LocalTask(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
     """What the Engine said when it refused an action; becomes the task's end."""
     doomed: str = ""
-    """Why the container is being stopped although it is wanted (unhealthy)."""
+    """Why the container is being stopped although it is wanted (unhealthy, or severed)."""
     leaving: bool = False
     """No longer assigned: its container is stopped and removed, then it is forgotten."""
 
@@ -87,6 +87,8 @@ class Container:
     """Names of the networks that it is connected to."""
     wired: bool = True
     """Whether its network namespace holds what it should: before that it gets no traffic."""
+    severed: str = ""
+    """Why it cannot run on although it does: it lost a link to a network for good."""
 
     @property
     def task_id(self) -> str:
@@ -362,12 +364,13 @@ def _created(now: int, world: NodeWorld, local: LocalTask, container: Container)
 def _alive(now: int, local: LocalTask, container: Container) -> tuple[Action, ...]:
     actions: list[Action] = []
     state = local.status.state
-    if local.doomed or container.health == "unhealthy":
+    reason = UNHEALTHY if container.health == "unhealthy" else container.severed
+    if local.doomed or reason:
         if not local.doomed:
             doomed = msgspec.structs.replace(local.status, container_id=container.id)
             if state < TaskState.STARTING:
                 doomed = _status(now, local, TaskState.STARTING, "starting", container)
-            actions.append(Report(local.id, doomed, UNHEALTHY))
+            actions.append(Report(local.id, doomed, reason))
         return (*actions, Stop(local.id, container.id, _grace(local)))
     healthy = container.health in ("", "healthy") and container.wired
     target = TaskState.RUNNING if healthy else TaskState.STARTING
