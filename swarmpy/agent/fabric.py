@@ -67,8 +67,7 @@ class FabricWorker:
         self._mesh_known = False
         """Whether the kernel surely has no other mesh: an earlier life may have left one."""
         self._served: dict[str, tuple[str, ...]] = {}
-        self._fence = Fence(ports)
-        self._joining, self._early = Joining(), set[asyncio.Task[None]]()
+        self._fence, self._joining, self._early = Fence(ports), Joining(), set[asyncio.Task[None]]()
         self._done_with, self._wake = frozenset[str](), asyncio.Event()
         self._resolver: Resolver | None = None
         self._unsaved, self._fresh, self.listening = False, True, frozenset[int]()

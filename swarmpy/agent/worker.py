@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from swarmpy.agent import journal
 from swarmpy.agent.joining import Sandbox
 from swarmpy.agent.naming import EngineNetworks
+from swarmpy.agent.sight import sandboxes, seen
 from swarmpy.agent.silence import noticed
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.messages import Assignments, Manager
@@ -25,7 +26,7 @@ from swarmpy.model.objects import TaskStatus
 from swarmpy.plan import engine as p
 from swarmpy.plan.container import CLUSTER_LABEL, TASK_LABEL, Wire
 from swarmpy.plan.template import NodeFacts
-from swarmpy.ports import Clock, ContainerSeen, Disk, Engine, EngineError, EngineGoneError
+from swarmpy.ports import Clock, Disk, Engine, EngineError, EngineGoneError
 
 logger = logging.getLogger(__name__)
 
@@ -42,22 +43,6 @@ RETRY = 0.5
 """Seconds before an action that could not be carried out is judged again."""
 
 Report = Callable[[str, TaskStatus], None]
-
-
-def seen(container: ContainerSeen) -> p.Container:
-    """The part of an observed container that planning looks at."""
-    return p.Container(
-        id=container.id,
-        state=container.state,
-        labels=container.labels,
-        pid=container.pid,
-        exit_code=container.exit_code,
-        error=container.error,
-        oom_killed=container.oom_killed,
-        health=container.health,
-        ports=container.ports,
-        networks=tuple(name for name, _ in container.networks),
-    )
 
 
 class Worker:
@@ -200,11 +185,7 @@ class Worker:
             return
         self.on_engine("")
         self._containers = tuple(seen(one) for one in found)
-        self.sandboxes = {
-            one.labels.get(TASK_LABEL, ""): Sandbox(one.sandbox, tuple(end for _, end in one.networks if end))
-            for one in found
-            if one.sandbox and one.pid
-        }
+        self.sandboxes = sandboxes(found)
         self.on_containers()
 
     async def _listen(self) -> None:
