@@ -44,7 +44,7 @@ RETRY = 0.5
 class FabricWorker:
     """`sandboxes` tells of running containers by task id, None while that is not known; `wired` is called
     when what they wait for is done; `applied` with the sequence number up to which all is carried out.
-    `complete`: the leader told of all networks; `guests_upstreams`: name servers that guests asked for."""
+    `complete`: the leader told of all networks, `told`: of all tasks; `guests_upstreams`: guests' servers."""
 
     def __init__(
         self,
@@ -78,6 +78,7 @@ class FabricWorker:
         self._locks: dict[str, asyncio.Lock] = {}
         self.guests_upstreams: Callable[[], dict[str, tuple[str, ...]]] = dict
         self.on_links: Callable[[Mapping[str, LinkSeen], float], None] = lambda _links, _began: None
+        self.told: Callable[[], bool] = lambda: True
         ports.names.begin(self.resolve)
 
     # ------------------------------------------------------------ what is wanted
@@ -232,7 +233,8 @@ class FabricWorker:
         if known is not None:
             paths = {*sandboxes.values(), *self._joining.paths(now)}
             self._programmed = {key: one for key, one in self._programmed.items() if key in paths}
-            endpoints = self._joining.endpoints(now) | unfinished(self._links or {}, self._tasks())
+            endpoints = unfinished(self._links or {}, self._tasks(), complete=self.told())
+            endpoints |= self._joining.endpoints(now)
             endpoints |= {end for one in known.values() for end in one.endpoints}
         return p.World(
             node_id=self._node_id, local=self.local(), tables=self.seen, links=self._links,
@@ -266,8 +268,7 @@ class FabricWorker:
 
     def _settle(self) -> None:
         """Containers whose namespace holds all that they need."""
-        world = self.world()
-        done = finished(world)
+        done = finished(self.world())
         if done != self._done_with:
             self._done_with = done
             self._wired()
