@@ -1,5 +1,5 @@
-"""Addresses: virtual ones for services, one per network for tasks and guests, one in the ingress network for
-nodes.
+"""Addresses: for services virtual ones, one per network and IP version; one per network and version for tasks
+and guests; one in the ingress network for nodes.
 
 All is worked out from the world: an address is in use while a service, a node, a guest or a task that has not
 ended holds it, so nothing can leak. A task keeps its addresses for its life; one that was freed comes round
@@ -158,11 +158,11 @@ def of_services(
     lacking: set[str] = set()
     for service_id in service_ids:
         service = world.services[service_id]
-        wanted = places.of_service(service, books.ingress)
-        if [vip.network_id for vip in service.vips] == wanted:
+        wanted = [pair for key in places.of_service(service, books.ingress) for pair in _pairs(world, key)]
+        known = {(vip.network_id, pools.version(vip.address)): vip for vip in service.vips}
+        if list(known) == wanted:
             continue
-        known = {vip.network_id: vip for vip in service.vips}
-        vips = [known.get(key) or _vip(books, key) for key in wanted]
+        vips = [known.get(pair) or _vip(books, *pair) for pair in wanted]
         after = tuple(vip for vip in vips if vip is not None)
         if len(after) < len(wanted):
             lacking.add(service_id)
@@ -171,9 +171,18 @@ def of_services(
     return (*changes, *books.cursors()), frozenset(lacking)
 
 
-def _vip(books: _Books, network_id: str) -> Vip | None:
+def _pairs(world: Snapshot, network_id: str) -> list[tuple[str, int]]:
+    """A virtual address for each IP version of a network. In the ingress network nobody asks for one: the
+    mesh goes by ports, so that Docker's one will do."""
+    network = world.networks.get(network_id)
+    if network is None or network.view.ingress:
+        return [(network_id, 4)]
+    return [(network_id, version) for version in sorted({4} | {_version(one) for one in network.subnets})]
+
+
+def _vip(books: _Books, network_id: str, version: int) -> Vip | None:
     ledger = books.of(network_id)
-    taken = ledger.take(frozenset({4})) if ledger else None
+    taken = ledger.take(frozenset({version})) if ledger else None
     return Vip(network_id, taken[0]) if taken else None
 
 

@@ -64,6 +64,24 @@ def test_services_find_each_other_by_name_and_are_balanced(cluster: Cluster, fro
     assert len(set(re.findall(r"host=(\S+)", loop))) == 3, loop
 
 
+def test_services_of_a_dual_stack_network_are_found_and_balanced_over_both(cluster: Cluster) -> None:
+    cluster.docker("network", "create", "-d", "overlay", "--ipv6", "both")
+    for name, replicas in (("web", 3), ("client", 1)):
+        words = ["--name", name, "--network", "both", "--replicas", str(replicas)]
+        cluster.docker("service", "create", "-d", *words, WEB_1)
+        cluster.await_running(name, replicas)
+    shown = cluster.docker("service", "inspect", "--format", "{{json .Endpoint.VirtualIPs}}", "web").stdout
+    vips = [one["Addr"].partition("/")[0] for one in json.loads(shown)]
+    assert [":" in one for one in vips] == [False, True]
+    answers = inside(cluster, "client", "nslookup", "web")
+    assert all(one in answers for one in vips), answers
+    for vip in vips:
+        host = f"[{vip}]" if ":" in vip else vip
+        loop = f"for i in 1 2 3 4 5 6; do timeout 5 wget -qO- http://{host}/; done"
+        found = re.findall(r"host=(\S+)", inside(cluster, "client", "sh", "-c", loop))
+        assert (len(found), len(set(found))) == (6, 3), found
+
+
 def test_every_node_answers_a_published_port_and_the_clients_address_is_seen(cluster: Cluster) -> None:
     cluster.docker("service", "create", "-d", "--name", "web", "-p", f"{PORT}:80", "--replicas", "2", WEB_1)
     cluster.await_running("web", 2)

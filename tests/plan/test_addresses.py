@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from swarmpy.model.lifecycle import NodeState, TaskState
 from swarmpy.plan import pools, tables
 from swarmpy.plan.addresses import MESSAGE
 from swarmpy.plan.wires import wires_of
+from swarmpy.state.changes import Put
 
 from .worlds import Stage, node, spec
 
@@ -42,6 +44,26 @@ def test_dnsrr_has_no_vip():
     key = cluster.create(spec("web", 1, template=attached("front"), EndpointSpec={"Mode": "dnsrr"}))
     assert cluster.world.services[key].vips == ()
     assert addresses(cluster, key) == ["10.0.1.2/24"]
+
+
+def test_a_service_has_a_vip_of_each_version_that_its_network_has_but_in_the_mesh():
+    cluster = Stage(node("w1", features=("ipv6",)))
+    ingress = cluster.ingress()
+    cluster.network("six", EnableIPv6=True)
+    ports = {"Ports": [{"TargetPort": 80}]}
+    key = cluster.create(spec("web", 1, template=attached("six"), EndpointSpec=ports))
+    first = cluster.world.services[key].vips
+    assert [(one.network_id, pools.version(one.address)) for one in first] == [
+        ("network-six", 4), ("network-six", 6), (ingress, 4),
+    ]  # fmt: skip
+    (entry,) = table_of(cluster, "six").services
+    assert entry.vips == tuple(pools.bare(one.address) for one in first[:2])
+    cluster.update(key, spec("web", 2, template=attached("six"), EndpointSpec=ports))
+    assert cluster.world.services[key].vips == first
+    # One that was made when virtual addresses were IPv4 only gets the other one with its next change.
+    cluster.put(Put(replace(cluster.world.services[key], vips=(first[0], first[2])), "as it was"))
+    cluster.update(key, spec("web", 1, template=attached("six"), EndpointSpec=ports))
+    assert [pools.version(one.address) for one in cluster.world.services[key].vips] == [4, 6, 4]
 
 
 def test_a_published_port_brings_places_in_the_ingress_network():

@@ -56,6 +56,21 @@ def test_names(name: str, addresses: tuple[str, ...]) -> None:
     assert ask(name) == Answer(addresses=addresses, ttl=TTL)
 
 
+def test_a_service_is_found_over_each_version_that_its_network_has():
+    entry = ServiceEntry(id="s", name="web", vips=("10.0.1.2", "fd00::99"))
+    both = Resolver({"front": replace(FRONT, services=(entry,))}, {})
+
+    def found(name: str, kind: str) -> Answer:
+        return both.answer(Question("front", "10.0.1.4", name, kind))
+
+    assert found("web", "A").addresses == ("10.0.1.2",)
+    assert found("web", "AAAA").addresses == ("fd00::99",)
+    assert (
+        found("9.9.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa", "PTR").name
+        == "web.Front"
+    )
+
+
 def test_a_known_name_without_such_an_address_is_empty_and_an_unknown_one_is_asked_of_others():
     assert ask("web", "AAAA") == Answer(ttl=TTL)
     assert ask("tasks.web", "AAAA").addresses == ("fd00::1", "fd00::2")
