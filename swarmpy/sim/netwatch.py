@@ -178,6 +178,8 @@ class NetWatch:
         node = self.world.nodes.get(task.node_id)
         if node is None or node.status.state is not NodeState.READY:
             return  # it left, or is not heard: nobody waits for it
+        if container.sandbox in box.kernel.stack.severed:
+            return  # its agent may stop it whatever the leader says: it lost its link
         if box.program_state.get("leaving"):
             return  # its goodbye is best effort: the leader need not have heard it
         now = self.stage.loop.instant
