@@ -48,7 +48,7 @@ class Scene:
 
 
 def test_a_node_that_is_to_drop_the_network_is_waited_for_until_it_has() -> None:
-    """Found by simulation, seed 920: it no longer was told of the network, but its mesh still held the task."""
+    """It no longer was told of the network, but its mesh still held the task."""
     scene = Scene()
     scene.told_all()
     assert scene.ingress in scene.told.tables
