@@ -17,14 +17,17 @@ from msgspec.structs import replace
 
 from swarmpy.agent import journal
 from swarmpy.agent.joining import Sandbox
+from swarmpy.agent.listening import Listeners
 from swarmpy.agent.naming import EngineNetworks
+from swarmpy.agent.sight import sandboxes, seen
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.messages import Assignments, Manager
 from swarmpy.model.objects import TaskStatus
 from swarmpy.plan import engine as p
 from swarmpy.plan.container import CLUSTER_LABEL, TASK_LABEL, Wire
+from swarmpy.plan.listening import Await
 from swarmpy.plan.template import NodeFacts
-from swarmpy.ports import Clock, ContainerSeen, Disk, Engine, EngineError, EngineGoneError
+from swarmpy.ports import Clock, Disk, Engine, EngineError, EngineGoneError, Sockets
 
 logger = logging.getLogger(__name__)
 
@@ -40,22 +43,6 @@ RETRY = 0.5
 Report = Callable[[str, TaskStatus], None]
 
 
-def seen(container: ContainerSeen) -> p.Container:
-    """The part of an observed container that planning looks at."""
-    return p.Container(
-        id=container.id,
-        state=container.state,
-        labels=container.labels,
-        pid=container.pid,
-        exit_code=container.exit_code,
-        error=container.error,
-        oom_killed=container.oom_killed,
-        health=container.health,
-        ports=container.ports,
-        networks=tuple(name for name, _ in container.networks),
-    )
-
-
 class Worker:
     """`report` hears of every new status. `facts` is asked at each planning: it may become known late."""
 
@@ -63,6 +50,7 @@ class Worker:
         self,
         cluster_id: str,
         engine: Engine,
+        sockets: Sockets,
         disk: Disk,
         clock: Clock,
         facts: Callable[[], NodeFacts],
@@ -93,6 +81,8 @@ class Worker:
         """Called when containers were looked at."""
         self.sandboxes: dict[str, Sandbox] | None = None
         """Namespaces of running containers by task id; None while the Engine was not asked."""
+        self.listeners = Listeners(sockets, self.wake, self.look)
+        """What the containers of starting tasks listen on; its `run` goes beside ours."""
 
     # ------------------------------------------------------------ what is wanted
 
@@ -194,11 +184,8 @@ class Worker:
         if self._containers is None:
             self.on_engine("")
         self._containers = tuple(seen(one) for one in found)
-        self.sandboxes = {
-            one.labels.get(TASK_LABEL, ""): Sandbox(one.sandbox, tuple(end for _, end in one.networks if end))
-            for one in found
-            if one.sandbox and one.pid
-        }
+        self.listeners.observed(self._containers)
+        self.sandboxes = sandboxes(found)
         self.on_containers()
 
     async def _listen(self) -> None:
@@ -216,12 +203,10 @@ class Worker:
             self.look()
             await asyncio.sleep(RETRY)
 
-    def _wired(self, containers: tuple[p.Container, ...]) -> tuple[p.Container, ...]:
-        """The containers, with what is known of their connections by now."""
-        return tuple(
-            dataclasses.replace(one, wired=not self._attached(one.task_id) or self.is_wired(one.task_id))
-            for one in containers
-        )
+    def _known(self, one: p.Container) -> p.Container:
+        """The container, with what is known of its connections and sockets by now."""
+        wired = not self._attached(one.task_id) or self.is_wired(one.task_id)
+        return dataclasses.replace(self.listeners.known(one), wired=wired)
 
     def _carried(self) -> Mapping[str, Wire]:
         return self.wires()
@@ -237,7 +222,7 @@ class Worker:
 
     def _turn(self, containers: tuple[p.Container, ...]) -> None:
         """Plan and set going until nothing more is decided at once."""
-        containers = self._wired(containers)
+        containers = tuple(self._known(one) for one in containers)
         while True:
             world = p.NodeWorld(
                 node=self._facts(),
@@ -255,6 +240,7 @@ class Worker:
             for action in actions:
                 self._begin(action)
             if not any(isinstance(action, p.Report | p.Forget) for action in actions):
+                self.listeners.awaits(one for one in actions if isinstance(one, Await))
                 return
 
     def _begin(self, action: p.Action) -> None:
@@ -265,12 +251,16 @@ class Worker:
                     local, status=action.status, doomed=action.doomed or local.doomed, problem=""
                 )
                 self._unsaved = True
+                if action.remark:
+                    logger.warning("task %s runs, but %s", local.assigned.name, action.remark)
                 self._report(action.key, action.status)
             case p.Forget():
                 del self.tasks[action.key]
                 self._unsaved = True
             case p.Cancel():
                 self._busy[action.key][0].cancel()
+            case Await():
+                pass  # of all of them at once, when this turn is over
             case _:
                 task = asyncio.create_task(self._carry_out(action), name=f"{type(action).__name__}")
                 self._busy[action.key] = (task, action)

@@ -25,6 +25,7 @@ from swarmpy.sim.dockerd import Dockerd
 from swarmpy.sim.engine import SimEngine
 from swarmpy.sim.loop import Process, SimLoop
 from swarmpy.sim.net import SimNet
+from swarmpy.sim.sockets import SimSockets
 from swarmpy.sim.trace import Trace
 from swarmpy.sim.wire import SimWire
 
@@ -193,6 +194,7 @@ class Rig:
         self.net = SimNet(self.loop, seed, trace)
         self.clock = SimClock(self.loop.time)
         self.dockerd = Dockerd(self.loop, "w1", seed, self.clock, trace)
+        self.sockets = SimSockets(self.dockerd)
         self.platter = Platter(seed)
         self.asked: list[str] = []
         self.pulls: list[tuple[str, str]] = []
@@ -229,7 +231,8 @@ class Rig:
             self.removed.append(life)
 
         self.agent = Agent(
-            node_id="n1", cluster_id=CLUSTER, engine=WatchedEngine(self, self.process), wire=self.wire,
+            node_id="n1", cluster_id=CLUSTER, engine=WatchedEngine(self, self.process),
+            sockets=self.sockets, wire=self.wire,
             disk=SimDisk(self.platter, self.process), clock=self.clock, entropy=SimEntropy(f"life {life}"),
             managers=list(self.known), on_cluster=lambda message: None, on_removed=on_removed,
         )  # fmt: skip
