@@ -5,8 +5,7 @@ function. It compares what is with what should be; it never asks how things came
 adopts containers after a restart of the daemon, and does nothing when there is nothing to do.
 What does not belong here: executing actions, limits on how many run at once, retries (agent/worker).
 
-    accepted -> preparing -> ready -(desired >= running)-> starting -(healthy, or else listening)-> running
-    running -> complete | failed
+    accepted -> preparing -> ready -(desired >= running)-> starting -(serves)-> running -> complete | failed
     an error before starting: rejected; desired >= shutdown: stopped, then shutdown
 """
 
@@ -375,7 +374,8 @@ def _alive(now: int, local: LocalTask, container: Container) -> tuple[Action, ..
         return (*actions, Stop(local.id, container.id, _grace(local)))
     closed, left = listening.missing(local.assigned, container.health, container.sockets)
     if state < TaskState.RUNNING and closed and left:
-        actions.append(listening.Await(local.id, container.id, container.pid, closed, left))
+        ports = listening.awaited(local.assigned.endpoint)
+        actions.append(listening.Await(local.id, container.id, container.pid, ports, left))
     healthy = container.health in ("", "healthy") and container.wired and not actions
     target = TaskState.RUNNING if healthy else TaskState.STARTING
     if state < target:
@@ -383,8 +383,9 @@ def _alive(now: int, local: LocalTask, container: Container) -> tuple[Action, ..
         message = _MESSAGES[target] + (f": {remark}" if remark else "")
         return (*actions, Report(local.id, _status(now, local, target, message, container), remark=remark))
     fresh = _status(local.status.at or now, local, state, local.status.message, container, local.status.err)
-    # Someone restarted it by hand, or the Engine published its ports late: same state, new facts.
-    return (*actions, *(() if fresh == local.status else (Report(local.id, fresh),)))
+    if fresh != local.status and not actions:  # restarted by hand, or the Engine published its ports late
+        actions.append(Report(local.id, fresh))
+    return tuple(actions)
 
 
 def _ended(now: int, local: LocalTask, container: Container) -> Report:
