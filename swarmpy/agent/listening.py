@@ -80,15 +80,16 @@ class Listeners:
         loop = asyncio.get_running_loop()
         while True:
             await self._any.wait()
+            if not self._awaited:
+                self._any.clear()
+                continue
             began, asked = loop.time(), dict(self._awaited)
             found = await self._sockets.listening({pid: one.ports for (_, pid), one in asked.items()})
             now = loop.time()
             for life in sorted(asked.keys() & self._awaited.keys()):
                 self._judge(life, found.get(life[1]), now)
-            if not self._awaited:
-                self._any.clear()
-                continue
-            await asyncio.sleep(max(EVERY, REST * (now - began)))
+            if self._awaited:
+                await asyncio.sleep(max(EVERY, REST * (now - began)))
 
     def _judge(self, life: Life, found: frozenset[int] | None, now: float) -> None:
         if found is not None:
