@@ -21,6 +21,7 @@ from swarmpy.agent.logs import LogSender
 from swarmpy.agent.plumber import AgentPlumber
 from swarmpy.agent.probing import Probing
 from swarmpy.agent.session import NodeRemovedError, Session
+from swarmpy.agent.tethers import TetherKeeper
 from swarmpy.agent.worker import Worker
 from swarmpy.model import messages as m
 from swarmpy.model.objects import Description, Resource
@@ -175,7 +176,20 @@ class Agent:
             wired=worker.wake,
             applied=self._session.applied,
         )
-        worker.wires, worker.is_wired, worker.on_containers = fabric.wires, fabric.is_wired, fabric.look
+        tethers = TetherKeeper(
+            lambda: worker.sandboxes, lambda: worker.tasks, lambda: fabric.tables,
+            look=worker.look, lost=worker.wake,
+        )  # fmt: skip
+        worker.wires, worker.is_wired, worker.severed = fabric.wires, fabric.is_wired, tethers.severed
+        fabric.on_links = tethers.links_seen
+
+        def looked() -> None:
+            tethers.engine_seen()
+            fabric.look()
+            if self.guests is not None:
+                self.guests.look()
+
+        worker.on_containers = looked
         return fabric
 
     def _ask_about(self, fabric: FabricWorker, entropy: Entropy) -> Probing:
@@ -190,12 +204,6 @@ class Agent:
             self._node_id, self._engine, self._worker.networks, fabric, call_leader
         )
         fabric.guests_upstreams = lambda: guests.upstreams
-
-        def looked() -> None:
-            fabric.look()
-            guests.look()
-
-        self._worker.on_containers = looked
 
     def _sandboxes(self) -> Mapping[str, Sandbox] | None:
         """Namespaces of tasks and guests; None while not all of them are known."""

@@ -26,11 +26,23 @@ class Drift:
 
     def __init__(self) -> None:
         self._known: deque[tuple[float, str, str]] = deque(maxlen=MOST)
+        self._suspected: dict[str, str] = {}
 
     def note(self, network_id: str, what: str) -> None:
         """It was found, and is being mended."""
         logger.info("%s%s: mended", f"network {network_id}: " if network_id else "", what)
         self._known.append((asyncio.get_running_loop().time(), network_id, what))
+
+    def suspect(self, place: str, what: str) -> None:
+        """It was found at a place that may just be going away: told once it is mended there."""
+        if len(self._suspected) >= MOST:
+            self._suspected.pop(next(iter(self._suspected)))
+        self._suspected[place] = what
+
+    def mended(self, place: str) -> None:
+        """All is well at the place."""
+        if what := self._suspected.pop(place, ""):
+            self.note("", what)
 
     def recent(self) -> tuple[Mended, ...]:
         """What was found lately, newest first."""

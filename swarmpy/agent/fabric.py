@@ -67,11 +67,9 @@ class FabricWorker:
         self._mesh_known = False
         """Whether the kernel surely has no other mesh: an earlier life may have left one."""
         self._served: dict[str, tuple[str, ...]] = {}
-        self._fence = Fence(ports)
-        self._joining, self._early = Joining(), set[asyncio.Task[None]]()
-        self._done_with = frozenset[str]()
+        self._fence, self._joining, self._early = Fence(ports), Joining(), set[asyncio.Task[None]]()
+        self._done_with, self._wake = frozenset[str](), asyncio.Event()
         self._resolver: Resolver | None = None
-        self._wake = asyncio.Event()
         self._unsaved, self._fresh, self.listening = False, True, frozenset[int]()
         self.problems: dict[str, str] = {}
         self.drift, self.probe_key, self._lost = Drift(), b"", frozenset[str]()
@@ -79,6 +77,7 @@ class FabricWorker:
         self._waiting: list[asyncio.Future[None]] = []
         self._locks: dict[str, asyncio.Lock] = {}
         self.guests_upstreams: Callable[[], dict[str, tuple[str, ...]]] = dict
+        self.on_links: Callable[[Mapping[str, LinkSeen], float], None] = lambda _links, _began: None
         ports.names.begin(self.resolve)
 
     # ------------------------------------------------------------ what is wanted
@@ -201,9 +200,11 @@ class FabricWorker:
         await done
 
     async def _observe(self) -> None:
+        began = asyncio.get_running_loop().time()
         try:
             self._links = dict(await self.ports.overlay.observe())
             self.problems.pop("links", None)
+            self.on_links(self._links, began)
         except FabricError as error:
             self._complain("links", error)
 
@@ -215,7 +216,7 @@ class FabricWorker:
                 return
             held = await holds(partial(self.ports.balancer.observe, path), mark)
             if not held and path in running and self._programmed.get(path, (None, ""))[1] == mark:
-                self.drift.note("", f"the balancer of {path} was changed by others")
+                self.drift.suspect(path, f"the balancer of {path} was changed by others")
                 del self._programmed[path]
         if self._mesh is not None and not await holds(self.ports.mesh.observe, self._mesh[1]):
             self.drift.note("", "the routing mesh was changed by others")
@@ -231,9 +232,8 @@ class FabricWorker:
         if known is not None:
             paths = {*sandboxes.values(), *self._joining.paths(now)}
             self._programmed = {key: one for key, one in self._programmed.items() if key in paths}
-            endpoints = frozenset(end for one in known.values() for end in one.endpoints)
-            endpoints |= unfinished(self._links or {}, self._tasks())
-            endpoints |= self._joining.endpoints(now)
+            endpoints = self._joining.endpoints(now) | unfinished(self._links or {}, self._tasks())
+            endpoints |= {end for one in known.values() for end in one.endpoints}
         return p.World(
             node_id=self._node_id, local=self.local(), tables=self.seen, links=self._links,
             sandboxes=sandboxes, programmed={path: one[0] for path, one in self._programmed.items()},
@@ -314,6 +314,7 @@ class FabricWorker:
             self._programmed.pop(path, None)
             raise
         self._programmed[path] = (table, mark)
+        self.drift.mended(path)
 
     async def _set_mesh(self, table: MeshTable | None, before: MeshTable | None) -> None:
         self._mesh, self._mesh_known = None, False

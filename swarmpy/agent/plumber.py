@@ -60,6 +60,7 @@ class AgentPlumber:
         if value is None:
             raise FabricError(
                 f"the endpoint lacks the option {OPTION}{name}: only swarmpy connects containers to its "
-                "networks"
+                "networks; ask its socket instead of the Engine's "
+                "(docker -H unix:///run/swarmpy/swarmpy.sock run ...)"
             )
         return value

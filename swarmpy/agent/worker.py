@@ -20,6 +20,7 @@ from swarmpy.agent.joining import Sandbox
 from swarmpy.agent.listening import Listeners
 from swarmpy.agent.naming import EngineNetworks
 from swarmpy.agent.sight import sandboxes, seen
+from swarmpy.agent.silence import noticed
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.messages import Assignments, Manager
 from swarmpy.model.objects import TaskStatus
@@ -37,6 +38,9 @@ PULLS = 3
 """Pulls in flight."""
 LOOK_ROUND = 10.0
 """Seconds between looks at the Engine when no event came: events may be lost."""
+SILENT = 15.0
+"""Seconds for which the Engine may think about what it has before the node is in trouble."""
+SILENCE = f"the container engine has not answered for {SILENT:.0f} seconds"
 RETRY = 0.5
 """Seconds before an action that could not be carried out is judged again."""
 
@@ -75,6 +79,8 @@ class Worker:
         self.networks = EngineNetworks(engine, self._carried)
         self.is_wired: Callable[[str], bool] = lambda _task_id: True
         """Whether a task's running container is connected as it should be."""
+        self.severed: Callable[[str], str] = lambda _task_id: ""
+        """Why a task's running container lost a network for good, "" where it did not."""
         self.on_engine: Callable[[str], None] = lambda _trouble: None
         """Called when the Engine begins to be away (with its sentence) or answers again ("")."""
         self.on_containers: Callable[[], None] = lambda: None
@@ -174,15 +180,15 @@ class Worker:
         self._stale = False
         self._ended.clear()
         try:
-            found = await self._engine.containers([f"{CLUSTER_LABEL}={self._cluster_id}"])
+            with noticed(SILENT, lambda: self.on_engine(SILENCE)):
+                found = await self._engine.containers([f"{CLUSTER_LABEL}={self._cluster_id}"])
         except EngineError as error:
             if self._containers is not None:
                 logger.warning("the Engine does not answer: %s", error)
                 self.on_engine(str(error))
             self._containers, self._stale = None, True
             return
-        if self._containers is None:
-            self.on_engine("")
+        self.on_engine("")
         self._containers = tuple(seen(one) for one in found)
         self.listeners.observed(self._containers)
         self.sandboxes = sandboxes(found)
@@ -205,8 +211,10 @@ class Worker:
 
     def _known(self, one: p.Container) -> p.Container:
         """The container, with what is known of its connections and sockets by now."""
-        wired = not self._attached(one.task_id) or self.is_wired(one.task_id)
-        return dataclasses.replace(self.listeners.known(one), wired=wired)
+        one = self.listeners.known(one)
+        if not self._attached(one.task_id):
+            return one
+        return dataclasses.replace(one, wired=self.is_wired(one.task_id), severed=self.severed(one.task_id))
 
     def _carried(self) -> Mapping[str, Wire]:
         return self.wires()

@@ -65,6 +65,8 @@ class _UnixConnection(HTTPConnection):
     def __init__(self, path: str) -> None:
         super().__init__("swarmpy", timeout=TIMEOUT)
         self.path = path
+        self.link: socket.socket | None = None
+        """The socket, which `sock` does not tell any more once the daemon said that it will close it."""
 
     def connect(self) -> None:
         """Connect to the socket."""
@@ -75,7 +77,7 @@ class _UnixConnection(HTTPConnection):
         except OSError:
             sock.close()
             raise
-        self.sock = sock
+        self.sock = self.link = sock
 
 
 class Client:
@@ -133,8 +135,8 @@ class Client:
         response = self._open("GET", path, None, query, None)
         if response.status >= 400:
             raise ApiError(response.status, _sentence(self._read(response), response))
-        if self._connection.sock is not None:
-            self._connection.sock.settimeout(None)
+        if self._connection.link is not None:
+            self._connection.link.settimeout(None)
         while True:
             try:
                 piece = response.read1(65536)

@@ -54,11 +54,7 @@ class Leaving:
 
     def _silent(self, leaver: leaving.Leaver, task: Task) -> list[str]:
         mine = {place.network_id for place in task.networks}
-        return sorted(
-            node_id
-            for node_id, told in self._others()
-            if told.settled < leaver.version and not mine.isdisjoint(told.tables)
-        )
+        return sorted(node_id for node_id, told in self._others() if told.may_hold(mine, leaver.version))
 
     def forget(self, world: Snapshot) -> None:
         """Drop tasks that are gone."""

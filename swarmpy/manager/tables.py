@@ -5,6 +5,7 @@ What does not belong here: what is in a table (plan/tables), when it is sent (di
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from swarmpy.model.fabric import Delta, Table, difference
@@ -55,8 +56,9 @@ class Told:
     tables: dict[str, Table] = field(default_factory=dict)
     settled: int = 0
     """The world's version that its kernel is known to be up to."""
-    _pending: list[tuple[int, int]] = field(default_factory=list)
-    """(sequence number, the world's version) of what was sent and not answered."""
+    _pending: list[tuple[int, int, frozenset[str]]] = field(default_factory=list)
+    """(sequence number, the world's version, networks whose tables it takes away) of what was sent and not
+    answered."""
 
     def news(self, known: Tables, world: Snapshot, node_id: str, seq: int, *, full: bool) -> Networks | None:
         """The message with number `seq` that brings the agent up to the world; None where it knows all."""
@@ -71,12 +73,13 @@ class Told:
         if not (full or deltas or removed):
             self._unchanged(world.version)
             return None
-        self._pending.append((seq, world.version))
+        self._pending.append((seq, world.version, frozenset(removed)))
         return Networks(seq=seq, full=full, deltas=tuple(deltas), removed=removed)
 
     def _unchanged(self, version: int) -> None:
         if self._pending:
-            self._pending[-1] = (self._pending[-1][0], version)
+            seq, _, removed = self._pending[-1]
+            self._pending[-1] = (seq, version, removed)
         else:
             self.settled = version
 
@@ -84,3 +87,15 @@ class Told:
         """The agent's kernel is as everything up to `seq` says."""
         while self._pending and self._pending[0][0] <= seq:
             self.settled = self._pending.pop(0)[1]
+
+    def may_hold(self, networks: Set[str], version: int) -> bool:
+        """Whether the agent's kernel may still hold of these networks what was so before the world's version:
+        tables that it was told, those that it was told to drop and has not answered for, and before the first
+        answer of a session whatever an earlier one left there."""
+        if self.settled >= version:
+            return False
+        if not self.settled:
+            return True
+        return any(
+            not networks.isdisjoint(held) for held in (self.tables, *(one[2] for one in self._pending))
+        )

@@ -48,7 +48,7 @@ class LocalTask(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
     """What the Engine said when it refused an action; becomes the task's end."""
     doomed: str = ""
-    """Why the container is being stopped although it is wanted (unhealthy)."""
+    """Why the container is being stopped although it is wanted (unhealthy, or severed)."""
     leaving: bool = False
     """No longer assigned: its container is stopped and removed, then it is forgotten."""
 
@@ -89,6 +89,8 @@ class Container:
     wired: bool = True
     """Whether its network namespace holds what it should: before that it gets no traffic."""
     sockets: listening.Looked = listening.NOT_LOOKED
+    severed: str = ""
+    """Why it cannot run on although it does: it lost a link to a network for good."""
 
     @property
     def task_id(self) -> str:
@@ -258,9 +260,8 @@ def _decide(now: int, world: NodeWorld, local: LocalTask, container: Container |
 
 
 def _take_away(local: LocalTask, container: Container) -> Action:
-    if container.alive:
-        return Stop(local.id, container.id, _grace(local))
-    return Remove(local.id, container.id)
+    grace = _grace(local)
+    return Stop(local.id, container.id, grace) if container.alive else Remove(local.id, container.id)
 
 
 def _grace(local: LocalTask) -> float:
@@ -365,27 +366,26 @@ def _created(now: int, world: NodeWorld, local: LocalTask, container: Container)
 def _alive(now: int, local: LocalTask, container: Container) -> tuple[Action, ...]:
     actions: list[Action] = []
     state = local.status.state
-    if local.doomed or container.health == "unhealthy":
+    reason = UNHEALTHY if container.health == "unhealthy" else container.severed
+    if local.doomed or reason:
         if not local.doomed:
             doomed = msgspec.structs.replace(local.status, container_id=container.id)
             if state < TaskState.STARTING:
                 doomed = _status(now, local, TaskState.STARTING, "starting", container)
-            actions.append(Report(local.id, doomed, UNHEALTHY))
+            actions.append(Report(local.id, doomed, reason))
         return (*actions, Stop(local.id, container.id, _grace(local)))
-    closed, left = listening.missing(local.assigned, container.health, container.sockets)
-    if state < TaskState.RUNNING and closed and left:
-        ports = listening.awaited(local.assigned.endpoint)
-        actions.append(listening.Await(local.id, container.id, container.pid, ports, left))
+    verdict = listening.judge(local.assigned, container)
+    if state < TaskState.RUNNING and isinstance(verdict, listening.Await):
+        actions.append(verdict)
     healthy = container.health in ("", "healthy") and container.wired and not actions
     target = TaskState.RUNNING if healthy else TaskState.STARTING
     if state < target:
-        remark = listening.overdue(local.assigned, closed) if closed and healthy else ""
+        remark = verdict if healthy and isinstance(verdict, str) else ""
         message = _MESSAGES[target] + (f": {remark}" if remark else "")
         return (*actions, Report(local.id, _status(now, local, target, message, container), remark=remark))
     fresh = _status(local.status.at or now, local, state, local.status.message, container, local.status.err)
-    if fresh != local.status and not actions:  # restarted by hand, or the Engine published its ports late
-        actions.append(Report(local.id, fresh))
-    return tuple(actions)
+    changed = fresh != local.status and not actions  # by hand, or the Engine published its ports late
+    return (Report(local.id, fresh),) if changed else tuple(actions)
 
 
 def _ended(now: int, local: LocalTask, container: Container) -> Report:

@@ -122,6 +122,11 @@ def plan(world: World) -> tuple[Action, ...]:
     for network_id, table in sorted(world.tables.items()):
         link = link_of(table, world.node_id, world.local)
         known = seen.get(network_id)
+        served = world.served.get(network_id, ())
+        if known is None and served:
+            # Whoever removed the namespace took its name only: what listens in it keeps it, and its VNI.
+            actions.append(Serve(network_id, ()))
+            served = ()
         if known is None or known.link != link:
             actions.append(Ensure(link))
         add, replaced, remove = _forwarding(table, world.node_id, known)
@@ -130,7 +135,7 @@ def plan(world: World) -> tuple[Action, ...]:
         if remove:
             later.append(Forward(network_id, remove=remove))
         addresses = served_at(table)
-        if world.served.get(network_id, ()) != addresses:
+        if served != addresses:
             actions.append(Serve(network_id, addresses))
     actions += _balancers(world)
     actions += _mesh(world)

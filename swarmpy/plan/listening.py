@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from swarmpy.model.durations import duration
 from swarmpy.model.messages import Assigned
@@ -74,6 +75,36 @@ def awaited(endpoint: str) -> frozenset[int]:
     )
 
 
+class Started(Protocol):
+    """A container whose process runs (engine.Container)."""
+
+    @property
+    def id(self) -> str:
+        """The Engine's id of it."""
+
+    @property
+    def pid(self) -> int:
+        """Its first process."""
+
+    @property
+    def health(self) -> str:
+        """The word of its health check, "" where it has none."""
+
+    @property
+    def sockets(self) -> Looked:
+        """What is known of its sockets."""
+
+
+def judge(assigned: Assigned, one: Started) -> Await | str:
+    """What a started container that is not running yet waits for; or, where nothing keeps it, what is to be
+    said of that ("" where it listens, or nobody asked)."""
+    closed, left = missing(assigned, one.health, one.sockets)
+    if not closed:
+        return ""
+    ports = awaited(assigned.endpoint)
+    return Await(assigned.id, one.id, one.pid, ports, left) if left else _overdue(assigned, closed)
+
+
 def missing(assigned: Assigned, health: str, looked: Looked) -> tuple[frozenset[int], float]:
     """The ports on which nothing listens yet, and for how many more seconds that keeps the task from
     running. A health check (`health` is not "") says more than sockets do: then nothing is waited for."""
@@ -89,6 +120,6 @@ def named(ports: Iterable[int]) -> str:
     return f"TCP port{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"
 
 
-def overdue(assigned: Assigned, ports: Iterable[int]) -> str:
+def _overdue(assigned: Assigned, ports: Iterable[int]) -> str:
     """What is said once of a task that runs although it does not listen."""
     return f"nothing listened on {named(ports)} within {bound_of(assigned.service_labels):g} s"

@@ -183,13 +183,16 @@ class Keeper:
 
     async def leave(self, box: Box) -> None:
         """The node leaves, whatever it is."""
-        node = box.program_state["node"]
+        node, state = box.program_state["node"], box.program_state
 
         async def work() -> str:
+            state["leaving"] = True
             try:
                 await node.leave(force=True)
             except Refusal as refusal:
                 return str(refusal)
+            finally:
+                state["leaving"] = False
             return ""
 
         self._leaving.add(box.name)

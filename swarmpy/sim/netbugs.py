@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from swarmpy.agent import fabric as hands
 from swarmpy.agent.fabric import FabricWorker
 from swarmpy.agent.joining import Joining
 from swarmpy.agent.naming import EngineNetworks
+from swarmpy.agent.tethers import TetherKeeper
 from swarmpy.manager.tables import Told
 from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.messages import Networks
@@ -101,7 +103,16 @@ def _no_drain() -> list[Patch]:
     "joining-swept", "links of a container that is being started are swept away", world="cluster", faults=CALM
 )
 def _joining_swept() -> list[Patch]:
-    return [(Joining, "endpoints", lambda self, now: frozenset())]
+    return [
+        (Joining, "endpoints", lambda self, now: frozenset()),
+        (hands, "unfinished", lambda links, tasks: frozenset()),
+    ]
+
+
+@bug("cut-off-kept", "a container that lost its link to a network runs on without it", world="cluster",
+     faults=("link-removed",))  # fmt: skip
+def _cut_off_kept() -> list[Patch]:
+    return [(TetherKeeper, "severed", lambda self, task_id: "")]
 
 
 @bug("node-forgotten", "the tables of a second network are not sent to a node", world="cluster", faults=CALM)

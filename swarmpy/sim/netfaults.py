@@ -98,6 +98,19 @@ def _drift(stage: Stage, chance: random.Random) -> Undo | None:
     return nothing
 
 
+@fault("link-removed", "fabric")
+def _link_removed(stage: Stage, chance: random.Random) -> Undo | None:
+    """Somebody deletes a container's link to a network: it cannot be given another."""
+    plugged = [(box, name) for box in stage.boxes.values()
+               for name, room in sorted(box.kernel.stack.rooms.items()) if room.ports]  # fmt: skip
+    if not plugged:
+        return None
+    box, room = chance.choice(plugged)
+    box.kernel.stack.drift(room, "port gone")
+    _meddled(stage, box)
+    return nothing
+
+
 @fault("killed-programming", "fabric")
 def _killed_programming(stage: Stage, chance: random.Random) -> Undo | None:
     """An agent dies between two steps of programming links."""

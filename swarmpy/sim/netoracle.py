@@ -68,6 +68,8 @@ class Oracle:
             container = self.watch.container_of(task.id, box)
             if box is None or container is None or container.state != "running" or not self.watch.calm(box):
                 continue
+            if container.sandbox in box.kernel.stack.severed:
+                continue  # it is to be replaced; that it is, is seen at rest
             for key, address in addresses_of(container):
                 if key == network.id and self._long(address) and (":" in address) == six:
                     found.setdefault(task.service_id, {})[address] = (box, container)

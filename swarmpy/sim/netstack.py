@@ -103,6 +103,8 @@ class Netstack:
         """UDP ports of other programs."""
         self.hanging = False
         self.rooms: dict[str, Room] = {}
+        self.severed: set[str] = set()
+        """Sandboxes that somebody took a pair from: only a new container gets one."""
         self._stuck: list[Callable[[], None]] = []
 
     # ------------------------------------------------------------ system calls
@@ -195,9 +197,13 @@ class Netstack:
     def drift(self, room_name: str, what: str) -> bool:
         """Somebody does `what` (a name of DRIFTS) to the namespace; False where that cannot be done."""
         room = self.rooms.get(room_name)
-        done = room is not None and DRIFTS[what](room)
+        if room is None:
+            return False
+        before = {port.place for port in room.ports.values() if port.plug is not None}
+        done = DRIFTS[what](room)
         if done:
             self.trace.emit(self.name, f"drift in {room_name}: {what}")
+        self.severed |= before - {port.place for port in room.ports.values() if port.plug is not None}
         return done
 
     # ------------------------------------------------------------ frames
@@ -323,6 +329,13 @@ def _port(word: str, value: object) -> Callable[[Room], bool]:
     return change
 
 
+def _port_gone(room: Room) -> bool:
+    present = min(room.ports, default=None)
+    if present is not None:
+        del room.ports[present]
+    return present is not None
+
+
 DRIFTS: dict[str, Callable[[Room], bool]] = {
     "tunnel gone": _set("", "tunnel", None),
     "tunnel down": _tunnel_down,
@@ -341,5 +354,6 @@ DRIFTS: dict[str, Callable[[Room], bool]] = {
     "port loose": _port("enslaved", False),
     "port mtu": _port("mtu", 1300),
     "port nameless": _port("plug", None),
+    "port gone": _port_gone,
 }
 """What others do to a namespace of ours, by name."""

@@ -192,6 +192,8 @@ class NetWatch:
         node = self.world.nodes.get(task.node_id)
         if node is None or node.status.state is not NodeState.READY:
             return  # it left, or is not heard: nobody waits for it
+        if box.program_state.get("leaving"):
+            return  # its goodbye is best effort: the leader need not have heard it
         now = self.stage.loop.instant
         service = self.world.services.get(task.service_id)
         drain = drain_of(service.view.labels if service else {})

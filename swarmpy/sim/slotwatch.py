@@ -71,7 +71,10 @@ class SlotWatch:
             if before is not None:
                 yield from _taken_out_early(old, new, before, task)
         if old.tasks is not new.tasks:
-            self.forgotten.update(key for key in old.tasks.rows if key not in new.tasks.rows)
+            gone = [task for key, task in old.tasks.rows.items() if key not in new.tasks.rows]
+            self.forgotten.update(task.id for task in gone)
+            # In one batch with its node: where few tasks are kept it is never seen on one that is no member.
+            self.abandoned.update(task.id for task in gone if task.node_id and task.node_id not in new.nodes)
         self._abandon(new)
         yield from _drained(new)
         yield from self._pace(old, new, fresh)

@@ -14,6 +14,7 @@ import msgspec
 
 from swarmpy.agent.agent import Agent
 from swarmpy.model import messages as m
+from swarmpy.model.fabric import Table, difference
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.objects import TaskStatus
 from swarmpy.plan.container import CLUSTER_LABEL, TASK_LABEL
@@ -23,6 +24,8 @@ from swarmpy.sim.containers import Container
 from swarmpy.sim.disk import Platter, SimDisk
 from swarmpy.sim.dockerd import Dockerd
 from swarmpy.sim.engine import SimEngine
+from swarmpy.sim.kernel import Kernel
+from swarmpy.sim.libnetwork import Libnetwork
 from swarmpy.sim.loop import Process, SimLoop
 from swarmpy.sim.net import SimNet
 from swarmpy.sim.sockets import SimSockets
@@ -106,6 +109,8 @@ class Leader:
         """Takes sessions and says nothing."""
         self.acknowledging = True
         self.managers: tuple[m.Manager, ...] = ()
+        self.tables: tuple[Table, ...] = ()
+        """Networks that a node is told of as it comes."""
         self.logs: list[Body] = []
         self.wire.on_channel("session", self._serve)
         self.wire.on_channel("logs.publish", self._logs)
@@ -119,6 +124,10 @@ class Leader:
                 await channel.recv()
         self.channel, self.seq = channel, 0
         await self.send(m.Welcome(beat_seconds=1.0, node_role="worker", managers=self.managers))
+        if self.tables:
+            deltas = tuple(difference(None, one) for one in self.tables)
+            await self.send(m.Networks(seq=1, full=True, deltas=deltas, removed=()))
+            self.seq = 1
         await self._tell(full=True, tasks=tuple(self._known(one) for one in self.want.values()))
         try:
             while True:
@@ -186,15 +195,22 @@ class Leader:
 
 
 class Rig:
-    """See the file's charter. Lives of the agent come and go; everything else stays."""
+    """See the file's charter. Lives of the agent come and go; everything else stays. `woven`: the node has
+    networks."""
 
-    def __init__(self, seed: str = "rig") -> None:
+    def __init__(self, seed: str = "rig", *, woven: bool = False) -> None:
         self.loop = SimLoop()
         trace = Trace(self.loop.time)
         self.net = SimNet(self.loop, seed, trace)
         self.clock = SimClock(self.loop.time)
         self.dockerd = Dockerd(self.loop, "w1", seed, self.clock, trace)
         self.sockets = SimSockets(self.dockerd)
+        self.kernel = Kernel(
+            self.loop, "w1", seed, trace, "10.0.0.9", lambda _, error: self.net.problems.append(str(error))
+        )
+        self.woven = woven
+        if woven:
+            Libnetwork(self.dockerd, self.kernel)
         self.platter = Platter(seed)
         self.asked: list[str] = []
         self.pulls: list[tuple[str, str]] = []
@@ -235,12 +251,14 @@ class Rig:
             sockets=self.sockets, wire=self.wire,
             disk=SimDisk(self.platter, self.process), clock=self.clock, entropy=SimEntropy(f"life {life}"),
             managers=list(self.known), on_cluster=lambda message: None, on_removed=on_removed,
+            address="10.0.0.9", fabric=self.kernel.ports(self.process) if self.woven else None,
         )  # fmt: skip
         await self.loop.spawn(self.process, self.agent.start())
 
     def crash(self) -> None:
         """kill -9 of the agent."""
         self.loop.kill(self.process)
+        self.kernel.process_gone()
         self.wire.gone("killed")
 
     async def until(self, condition: Callable[[], Any], seconds: float = 60.0) -> None:

@@ -189,6 +189,19 @@ def test_whoever_asks_for_a_look_gets_it_at_once_and_hears_what_was_mended():
     play(scenario)
 
 
+def test_a_container_that_is_going_away_is_nobodys_change():
+    async def scenario(scene: Scene) -> None:
+        scene.worker.take(told(1, "t1", "t2"))
+        await asyncio.sleep(2)
+        scene.kernel.flush("/ns/t1")
+        scene.balancer.refused = "/ns/t1"
+        await asyncio.sleep(2)
+        assert scene.worker.problems
+        assert scene.worker.drift.recent() == ()
+
+    play(scenario)
+
+
 def test_tasks_on_nodes_that_do_not_answer_leave_the_balancers_and_come_back():
     async def scenario(scene: Scene) -> None:
         whole = table("t1", "t2")

@@ -369,7 +369,8 @@ def test_a_new_description_is_told() -> None:
     rig.run(scenario)
 
 
-def test_a_node_whose_engine_went_says_so_until_it_is_back() -> None:
+@pytest.mark.parametrize("trouble", ["dies", "hangs"])
+def test_a_node_whose_engine_went_says_so_until_it_is_back(trouble: str) -> None:
     rig = Rig()
 
     async def scenario() -> None:
@@ -378,10 +379,10 @@ def test_a_node_whose_engine_went_says_so_until_it_is_back() -> None:
         rig.net.tap = lambda source, target, body: (
             heard.append(body["description"]["trouble"]) if body.get("type") == "describe" else None
         )
-        rig.dockerd.die()
-        await rig.until(lambda: len(heard) == 1, 20)
-        assert "does not answer" in heard[0]
-        rig.dockerd.revive()
+        rig.dockerd.die() if trouble == "dies" else rig.dockerd.hang()
+        await rig.until(lambda: len(heard) == 1, 30)
+        assert ("does not answer" if trouble == "dies" else "has not answered for 15 seconds") in heard[0]
+        rig.dockerd.revive() if trouble == "dies" else rig.dockerd.unhang()
         await rig.until(lambda: len(heard) == 2, 20)
         assert heard[1] == ""
 

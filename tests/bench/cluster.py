@@ -17,9 +17,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from swarmpy.lab import lab as labs
-from tests.bench.nginx import NGINX_1, NGINX_2, STOP_SIGNAL, bring
+from tests.bench.nginx import NGINX_1, NGINX_2, STOP_SIGNAL, bring, program
 from tests.e2e.cluster import WEB_1, Cluster, until
 from tests.e2e.traffic import answered, traffic
 
@@ -208,23 +209,31 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", help="write the figures to this file")
     options = parser.parse_args(argv)
     chosen = options.only or [*PARTS, *LOADS]
+    loads = not set(LOADS).isdisjoint(chosen)
+    if loads:
+        program()
     figures: Figures = {}
     with fresh_cluster(figures) as cluster:
         for name, part in PARTS.items():
             for _ in range(options.rounds if name in chosen else 0):
                 part(cluster, figures)
                 cluster.tidy()
-        if not set(LOADS).isdisjoint(chosen):
+        if loads:
             bring(cluster)
         for name, load in LOADS.items():
             if name in chosen:
                 load(cluster, figures, options.requests)
                 cluster.tidy()
+                keep(options.json, figures)
     table(figures)
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(figures, file, indent=1)
+    keep(options.json, figures)
     return 0
+
+
+def keep(path: str | None, figures: Figures) -> None:
+    """Write what was measured so far."""
+    if path:
+        Path(path).write_text(json.dumps(figures, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -40,17 +40,21 @@ http {{
 """
 
 
+def program() -> Path:
+    """This machine's nginx. Raises SystemExit where there is none."""
+    found = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
+    if found is None:
+        raise SystemExit("load is answered by nginx, which is missing here: apt-get install nginx-light")
+    return Path(found)
+
+
 def bring(cluster: Cluster) -> None:
     """Put NGINX_1 and NGINX_2 into the lab's registry and every Engine. Raises SystemExit without nginx."""
-    program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
-    if program is None:
-        raise SystemExit(
-            "keep-alive is measured with nginx, which is missing here: apt-get install nginx-light"
-        )
+    server = program()
     first, *others = [*cluster.managers, *cluster.workers]
     for version, image in ((1, NGINX_1), (2, NGINX_2)):
         with tempfile.NamedTemporaryFile(suffix=".tar") as file:
-            file.write(_content(Path(program), version))
+            file.write(_content(server, version))
             file.flush()
             settings = ['CMD ["/nginx", "-c", "/nginx.conf"]', "EXPOSE 80"]
             flags = [word for setting in settings for word in ("-c", setting)]

@@ -68,6 +68,7 @@ class Handler(BaseHTTPRequestHandler):
     def send_pieces(self, pieces: list[bytes]) -> None:
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
+        self.send_header("Connection", "close")  # as the daemon does
         self.end_headers()
         for piece in pieces:
             self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))

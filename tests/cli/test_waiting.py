@@ -170,6 +170,19 @@ def test_followed_lines_arrive_at_once_and_an_interrupt_is_quiet(
     assert (child.returncode, out, err) == (130, "", "")
 
 
+def test_a_service_may_say_nothing_for_as_long_as_it_likes(
+    daemon: FakeDaemon, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swarmpy.cli.client.TIMEOUT", 0.2)
+    daemon.cluster.create({"Name": "a", "TaskTemplate": {"ContainerSpec": {"TTY": False}}})
+    daemon.cluster.logs = [(1, b"first line\n")]
+    daemon.hold_streams = threading.Event()
+    pieces = Client().stream("/services/a/logs", {"follow": "1"})
+    assert next(pieces).endswith(b"first line\n")
+    threading.Timer(0.6, daemon.hold_streams.set).start()
+    assert list(pieces) == []
+
+
 def test_a_reader_that_goes_away_ends_the_command_quietly(daemon: FakeDaemon, env: dict[str, str]) -> None:
     daemon.cluster.create({"Name": "a", "TaskTemplate": {"ContainerSpec": {}}})
     daemon.cluster.logs = [(1, b"x" * 70000 + b"\n")] * 20

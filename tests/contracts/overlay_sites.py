@@ -256,6 +256,7 @@ class RealNode(Node):
             "port loose": [f"link set {port} nomaster"],
             "port mtu": [f"link set {port} mtu 1300"],
             "port nameless": [f"link set {port} alias nobody"],
+            "port gone": [f"link del {port}"],
         }.get(what)  # fmt: skip
         if what == "knob":
             inside(path, lambda: Path("/proc/sys/net/ipv4/conf/all/rp_filter").write_text("1"))

@@ -277,6 +277,21 @@ RETURN_DAMAGE = (
 )
 
 
+async def test_a_container_that_is_plugged_in_is_no_damage(mesh: Lab) -> None:
+    node = mesh.nodes[0]
+    print_of, name = await node.mesh.observe(), mesh.name(node.ingress)
+    assert print_of
+    ip(f"-n {name} link add plugged type veth peer name other")
+    try:
+        for link in ("plugged", "other"):
+            ip(f"-n {name} link set {link} up")
+        ip(f"-n {name} link set plugged master br0")
+        assert await node.mesh.observe() == print_of
+    finally:
+        ip(f"-n {name} link delete plugged")
+    assert await node.mesh.observe() == print_of
+
+
 @pytest.mark.parametrize("damage", RETURN_DAMAGE)
 async def test_damaged_returns_are_seen_and_mended(mesh: Lab, damage: str) -> None:
     balancer, backend, wanted = NftBalancer(), mesh.backends[0], returns(mesh, BACKENDS[0])

@@ -182,6 +182,20 @@ def test_drift_is_seen_and_mended(site: Site, what: str) -> None:
     site.run(scenario())
 
 
+def test_a_port_that_somebody_removed_is_missed_and_does_not_come_back_by_itself(site: Site) -> None:
+    async def scenario() -> None:
+        node = site.nodes[0]
+        await settle(node)
+        node.drift(NET, "port gone")
+        assert await look(node) == replace(WHOLE, plugs={})
+        await node.overlay.ensure(LINK)
+        assert await look(node) == replace(WHOLE, plugs={})
+        await node.overlay.plug(PLUG)
+        assert await look(node) == WHOLE
+
+    site.run(scenario())
+
+
 @pytest.mark.parametrize(
     "change",
     [{"vni": 4099}, {"port": 4790}, {"local": "10.231.0.9"}, {"mtu": 1400}, {"bridge_mac": "02:00:00:00:00:78"},

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from swarmpy.adapters.overlay.identity import room_name
 from tests.e2e.cluster import WEB_1, WEB_2, Cluster, until
 from tests.e2e.traffic import answered, get, traffic
 
@@ -165,6 +166,26 @@ def test_flushed_rules_are_mended(cluster: Cluster) -> None:
     cluster.inside("w1", "nft", "delete", "table", "inet", "swarmpy_mesh")
     assert get(cluster, "c1", target, seconds=0.5) == ""
     answered(cluster, "c1", target)
+
+
+def test_a_container_whose_link_somebody_removes_is_replaced(cluster: Cluster, front: str) -> None:
+    cluster.create("web", "--network", front)
+    [before] = cluster.await_running("web", 1)
+    node = before["Node"]
+    key = cluster.docker("network", "inspect", "-f", "{{.Id}}", front).stdout.strip()
+    space = f"--net=/run/netns/{room_name(key)}"
+    listed = cluster.inside(node, "nsenter", space, "ip", "-o", "link").stdout
+    [port] = re.findall(r"(sp\w+)@", listed)
+    cluster.inside(node, "nsenter", space, "ip", "link", "del", port)
+    until(
+        lambda: [one["ID"] for one in cluster.tasks("web")] not in ([], [before["ID"]]),
+        60,
+        "another one runs",
+    )
+    words = ["--no-trunc", "--filter", "desired-state=shutdown", "--format", "json"]
+    [row] = map(json.loads, cluster.swarmpy("service", "ps", "web", *words).stdout.splitlines())
+    assert row["CurrentState"].startswith("Failed")
+    assert f"link to network {front} is gone from this node" in row["Error"]
 
 
 def test_a_network_in_use_stays_and_shows_who_uses_it(cluster: Cluster, front: str) -> None:

@@ -102,6 +102,19 @@ def test_unhealthy_is_stopped_and_then_failed() -> None:
     assert end.status.err == "task: non-zero exit (143): unhealthy container"
 
 
+def test_a_container_that_lost_a_network_is_stopped_and_then_failed() -> None:
+    task = local(TaskState.RUNNING)
+    said, stop = decide(task, container("running", pid=9, severed="its link is gone"))
+    assert isinstance(said, p.Report)
+    assert isinstance(stop, p.Stop)
+    assert (said.doomed, said.status.state, stop.grace) == ("its link is gone", TaskState.RUNNING, 3.0)
+    doomed = msgspec.structs.replace(task, doomed=said.doomed)
+    for code, err in ((0, "its link is gone"), (143, "task: non-zero exit (143): its link is gone")):
+        (end,) = decide(doomed, container("exited", exit_code=code))
+        assert isinstance(end, p.Report)
+        assert (end.status.state, end.status.err) == (TaskState.FAILED, err)
+
+
 def test_a_pull_nobody_wants_is_given_up() -> None:
     task = local(TaskState.PREPARING, TaskState.SHUTDOWN)
     world = p.NodeWorld(NODE, "cluster", {"t": task}, (), busy=frozenset({"t"}), pulling=frozenset({"t"}))

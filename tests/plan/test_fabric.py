@@ -133,6 +133,16 @@ def test_a_backend_leaves_the_balancers_before_its_forwarding_goes():
     assert [type(action).__name__ for action in kernel.run()] == ["Balance", "Forward"]
 
 
+def test_a_namespace_whose_name_was_removed_is_left_before_another_is_made():
+    """What listens in it would keep it alive, and with it the VXLAN device whose number the next one needs."""
+    kernel = Kernel(table(endpoint(2), endpoint(3, OTHER)), sandboxes={"t2": "/ns/t2"})
+    kernel.run()
+    kernel.world = replace(kernel.world, links={})
+    done = kernel.run()
+    assert [type(one).__name__ for one in done] == ["Serve", "Ensure", "Forward", "Serve"]
+    assert (done[0].addresses, done[3].addresses) == ((), ("10.0.1.1",))
+
+
 def test_an_entry_that_is_not_as_it_should_be_goes_before_it_comes():
     """A kernel adds to what it has: an address too many, or a second VTEP, stays until it is removed."""
     kernel = Kernel(table(endpoint(2), endpoint(3, OTHER)), sandboxes={"t2": "/ns/t2"})
