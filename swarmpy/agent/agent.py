@@ -181,7 +181,7 @@ class Agent:
             look=worker.look, lost=worker.wake,
         )  # fmt: skip
         worker.wires, worker.is_wired, worker.severed = fabric.wires, fabric.is_wired, tethers.severed
-        fabric.on_links = tethers.links_seen
+        fabric.on_links, fabric.told = tethers.links_seen, lambda: worker.complete
 
         def looked() -> None:
             tethers.engine_seen()

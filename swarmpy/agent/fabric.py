@@ -11,14 +11,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 
 from swarmpy.agent import journal
-from swarmpy.agent.drift import Drift, holds
+from swarmpy.agent.drift import Drift
 from swarmpy.agent.fence import Fence, cleared
 from swarmpy.agent.joining import PATIENCE, Joining, Sandbox, unfinished
+from swarmpy.agent.rules import Rules
 from swarmpy.model.fabric import Table, patched
-from swarmpy.model.links import Answer, LinkSeen, MeshTable, Question, SandboxTable
+from swarmpy.model.links import Answer, LinkSeen, Question, SandboxTable
 from swarmpy.model.messages import Networks
 from swarmpy.plan import fabric as p
 from swarmpy.plan import guarding, wires
@@ -44,7 +44,7 @@ RETRY = 0.5
 class FabricWorker:
     """`sandboxes` tells of running containers by task id, None while that is not known; `wired` is called
     when what they wait for is done; `applied` with the sequence number up to which all is carried out.
-    `complete`: the leader told of all networks; `guests_upstreams`: name servers that guests asked for."""
+    `complete`: the leader told of all networks, `told`: of all tasks; `guests_upstreams`: guests' servers."""
 
     def __init__(
         self,
@@ -62,22 +62,21 @@ class FabricWorker:
         self.tables: dict[str, Table] = {}
         self.complete, self._seq, self._session = False, 0, 0
         self._links: dict[str, LinkSeen] | None = None
-        self._programmed: dict[str, tuple[SandboxTable, str]] = {}
-        self._mesh: tuple[MeshTable, str] | None = None
-        self._mesh_known = False
-        """Whether the kernel surely has no other mesh: an earlier life may have left one."""
-        self._served: dict[str, tuple[str, ...]] = {}
-        self._fence, self._joining, self._early = Fence(ports), Joining(), set[asyncio.Task[None]]()
-        self._done_with, self._wake = frozenset[str](), asyncio.Event()
+        self.drift = Drift()
+        self._rules, self._fence = Rules(ports, self.drift), Fence(ports)
+        self._joining, self._early = Joining(), set[asyncio.Task[None]]()
+        self._done_with = frozenset[str]()
+        self._wake = asyncio.Event()
         self._resolver: Resolver | None = None
         self._unsaved, self._fresh, self.listening = False, True, frozenset[int]()
         self.problems: dict[str, str] = {}
-        self.drift, self.probe_key, self._lost = Drift(), b"", frozenset[str]()
+        self.probe_key, self._lost = b"", frozenset[str]()
         self._seen: dict[str, Table] | None = None
         self._waiting: list[asyncio.Future[None]] = []
         self._locks: dict[str, asyncio.Lock] = {}
         self.guests_upstreams: Callable[[], dict[str, tuple[str, ...]]] = dict
         self.on_links: Callable[[Mapping[str, LinkSeen], float], None] = lambda _links, _began: None
+        self.told: Callable[[], bool] = lambda: True
         ports.names.begin(self.resolve)
 
     # ------------------------------------------------------------ what is wanted
@@ -211,34 +210,26 @@ class FabricWorker:
     async def _verify(self, *, whole: bool) -> None:
         """What was changed behind our back is programmed again. News cannot wait for all of it."""
         running = {one.path for one in (self._sandboxes() or {}).values()}
-        for path, (_, mark) in list(self._programmed.items()):
-            if self._wake.is_set() and not whole:
-                return
-            held = await holds(partial(self.ports.balancer.observe, path), mark)
-            if not held and path in running and self._programmed.get(path, (None, ""))[1] == mark:
-                self.drift.suspect(path, f"the balancer of {path} was changed by others")
-                del self._programmed[path]
-        if self._mesh is not None and not await holds(self.ports.mesh.observe, self._mesh[1]):
-            self.drift.note("", "the routing mesh was changed by others")
-            self._mesh, self._mesh_known = None, False
-        await self._fence.verify_cipher()
+        if await self._rules.verify(running, lambda: self._wake.is_set() and not whole):
+            await self._fence.verify_cipher()
 
     def world(self) -> p.World:
         """All that is known at the moment."""
         now = asyncio.get_running_loop().time()
-        known = self._sandboxes()
+        known, rules = self._sandboxes(), self._rules
         sandboxes = {key: one.path for key, one in (known or {}).items()}
         endpoints = None
         if known is not None:
             paths = {*sandboxes.values(), *self._joining.paths(now)}
-            self._programmed = {key: one for key, one in self._programmed.items() if key in paths}
-            endpoints = self._joining.endpoints(now) | unfinished(self._links or {}, self._tasks())
+            rules.keep(paths)
+            endpoints = unfinished(self._links or {}, self._tasks(), complete=self.told())
+            endpoints |= self._joining.endpoints(now)
             endpoints |= {end for one in known.values() for end in one.endpoints}
         return p.World(
             node_id=self._node_id, local=self.local(), tables=self.seen, links=self._links,
-            sandboxes=sandboxes, programmed={path: one[0] for path, one in self._programmed.items()},
-            mesh=self._mesh[0] if self._mesh else None, mesh_known=self._mesh_known, listening=self.listening,
-            served=self._served, endpoints=endpoints, fenced=self._fence.seen(), complete=self.complete,
+            sandboxes=sandboxes, programmed=rules.tables(), mesh=rules.mesh, mesh_known=rules.mesh_known,
+            listening=self.listening, served=rules.served, endpoints=endpoints, fenced=self._fence.seen(),
+            complete=self.complete,
         )  # fmt: skip
 
     def local(self) -> str:
@@ -266,8 +257,7 @@ class FabricWorker:
 
     def _settle(self) -> None:
         """Containers whose namespace holds all that they need."""
-        world = self.world()
-        done = finished(world)
+        done = finished(self.world())
         if done != self._done_with:
             self._done_with = done
             self._wired()
@@ -294,44 +284,18 @@ class FabricWorker:
                 if self._links is not None and (seen := self._links.get(network_id)):
                     self._links[network_id] = forwarded(seen, action)
             case p.Balance(path, table, before):
-                await self._balance(path, table, before)
+                await self._rules.balance(path, table, before)
             case p.Mesh(table, before):
-                await self._set_mesh(table, before)
+                await self._rules.set_mesh(table, before)
             case p.Serve(network_id, addresses):
-                await self._serve(network_id, addresses)
+                await self._rules.serve(network_id, addresses)
             case p.Unplug(network_id, endpoint_id):
                 await ports.overlay.unplug(network_id, endpoint_id)
                 await self._observe()
             case p.Drop(network_id):
-                await self._serve(network_id, ())
+                await self._rules.serve(network_id, ())
                 await ports.overlay.remove(network_id)
                 await self._observe()
-
-    async def _balance(self, path: str, table: SandboxTable, before: SandboxTable | None) -> None:
-        try:
-            mark = await self.ports.balancer.apply(path, table, before)
-        except FabricError:
-            self._programmed.pop(path, None)
-            raise
-        self._programmed[path] = (table, mark)
-        self.drift.mended(path)
-
-    async def _set_mesh(self, table: MeshTable | None, before: MeshTable | None) -> None:
-        self._mesh, self._mesh_known = None, False
-        if table is None:
-            await self.ports.mesh.clear()
-        else:
-            self._mesh = (table, await self.ports.mesh.apply(table, before))
-        self._mesh_known = True
-
-    async def _serve(self, network_id: str, addresses: tuple[str, ...]) -> None:
-        if addresses:
-            namespace = self.ports.overlay.namespace(network_id)
-            await self.ports.names.serve(network_id, namespace, addresses)
-            self._served[network_id] = addresses
-        else:
-            await self.ports.names.withdraw(network_id)
-            self._served.pop(network_id, None)
 
     # ------------------------------------------------------------ for the plumber
 
@@ -366,12 +330,12 @@ class FabricWorker:
         if not await self.ports.sandboxes.appeared(path, patience=PATIENCE):
             return
         table = p.Sandboxes(self.seen).table(task_id)
-        known = self._programmed.get(path)
-        if table is None or (known is not None and known[0].services == table.services):
+        known = self._rules.tables().get(path)
+        if table is None or (known is not None and known.services == table.services):
             return
         # The link that replies of the routing mesh take is not there yet: that part comes after the start.
         try:
-            await self._balance(path, SandboxTable(services=table.services), known[0] if known else None)
+            await self._rules.balance(path, SandboxTable(services=table.services), known)
         except FabricError as error:
             logger.info("%s is programmed after its start: %s", path, error)
 

@@ -49,13 +49,16 @@ class Joining:
         return {self._known[key][0] for key in self.endpoints(now)}
 
 
-def unfinished(links: Mapping[str, LinkSeen], tasks: Mapping[str, LocalTask]) -> frozenset[str]:
+def unfinished(
+    links: Mapping[str, LinkSeen], tasks: Mapping[str, LocalTask], *, complete: bool
+) -> frozenset[str]:
     """Endpoints that are plugged for nobody known, or for a task that has not come to run: its container may
-    be in the middle of its start, begun in an earlier life of this process, which alone knew of it."""
+    be in the middle of its start, begun in an earlier life of this process, which alone knew of it. Unless
+    `complete`, the managers have not told of all tasks: one that is not known may be such a one."""
     starting = {"", *(key for key, one in tasks.items() if one.status.state < TaskState.RUNNING)}
     return frozenset(
         endpoint
         for link in links.values()
         for endpoint, plug in link.plugs.items()
-        if plug.task_id in starting
+        if plug.task_id in starting or not (complete or plug.task_id in tasks)
     )

@@ -64,7 +64,7 @@ class Worker:
         self._facts, self._report = facts, report
         self.tasks: dict[str, p.LocalTask] = {}
         self._containers: tuple[p.Container, ...] | None = None
-        self._complete = False
+        self.complete = False
         self._busy: dict[str, tuple[asyncio.Task[None], p.EngineAction]] = {}
         self._ended: set[str] = set()
         """Keys whose action ended since the last look began: that look may not show what came of it."""
@@ -107,7 +107,7 @@ class Worker:
         gone: Iterable[str] = message.removed
         if message.full:
             gone = [key for key in self.tasks if key not in kept]
-            self._complete = True
+            self.complete = True
         for key in gone:
             self._release(key)
         self._unsaved = True
@@ -117,7 +117,7 @@ class Worker:
         """Nothing is wanted any more: everything of the cluster goes."""
         for key in list(self.tasks):
             self._release(key)
-        self._complete = True
+        self.complete = True
         self._empty.clear()
         self.look()
 
@@ -237,7 +237,7 @@ class Worker:
                 cluster_id=self._cluster_id,
                 tasks=self.tasks,
                 containers=containers,
-                complete=self._complete,
+                complete=self.complete,
                 busy=frozenset(self._busy) | self._ended,
                 pulling=frozenset(
                     key for key, (_, action) in self._busy.items() if isinstance(action, p.Pull)

@@ -122,11 +122,10 @@ def plan(world: World) -> tuple[Action, ...]:
     for network_id, table in sorted(world.tables.items()):
         link = link_of(table, world.node_id, world.local)
         known = seen.get(network_id)
-        served = world.served.get(network_id, ())
+        served, addresses = world.served.get(network_id, ()), served_at(table)
         if known is None and served:
             # Whoever removed the namespace took its name only: what listens in it keeps it, and its VNI.
             actions.append(Serve(network_id, ()))
-            served = ()
         if known is None or known.link != link:
             actions.append(Ensure(link))
         add, replaced, remove = _forwarding(table, world.node_id, known)
@@ -134,8 +133,7 @@ def plan(world: World) -> tuple[Action, ...]:
             actions.append(Forward(network_id, add=add, remove=replaced))
         if remove:
             later.append(Forward(network_id, remove=remove))
-        addresses = served_at(table)
-        if served != addresses:
+        if known is not None and served != addresses:
             actions.append(Serve(network_id, addresses))
     actions += _balancers(world)
     actions += _mesh(world)

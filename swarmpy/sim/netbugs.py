@@ -105,7 +105,7 @@ def _no_drain() -> list[Patch]:
 def _joining_swept() -> list[Patch]:
     return [
         (Joining, "endpoints", lambda self, now: frozenset()),
-        (hands, "unfinished", lambda links, tasks: frozenset()),
+        (hands, "unfinished", lambda links, tasks, complete: frozenset()),
     ]
 
 

@@ -132,6 +132,25 @@ def test_a_container_in_the_middle_of_its_start_keeps_its_link_when_the_agent_be
     play(scenario)
 
 
+def test_a_task_that_is_not_known_yet_keeps_its_link_until_all_are() -> None:
+    """Found by simulation, seed 385: the agent had forgotten the task whose container was being started."""
+
+    async def scenario(scene: Scene) -> None:
+        network, overlay = "n" * 25, scene.ports.overlay
+        complete = False
+        scene.worker.told = lambda: complete
+        await overlay.ensure(Link(network, 4097, 1450, "192.0.2.1", gateways=("10.0.1.100/24",)))
+        await overlay.plug(Plug("begun", network, "02:00:00:00:00:03", 1450, "t3"))
+        scene.worker.take(told(1, "t1", "t2"))
+        await scene.worker.looked()
+        assert set((await overlay.observe())[network].plugs) == {"begun"}
+        complete = True
+        await scene.worker.looked()
+        assert not (await overlay.observe())[network].plugs
+
+    play(scenario)
+
+
 def told(seq: int, *serving: str) -> Networks:
     return Networks(seq=seq, full=True, deltas=(difference(None, table(*serving)),))
 
