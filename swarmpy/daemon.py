@@ -29,6 +29,7 @@ from swarmpy.adapters.overlay import KernelOverlay
 from swarmpy.adapters.prober import UdpProber
 from swarmpy.adapters.raft.node import RaftLog
 from swarmpy.adapters.sandboxes import MountWatch
+from swarmpy.adapters.sockets import ProcSockets
 from swarmpy.adapters.trials import KernelTrials
 from swarmpy.adapters.wire import TlsWire
 from swarmpy.adapters.wire.bootstrap import bootstrap_call, fetch_bundle
@@ -66,6 +67,7 @@ class RealTools:
         # not, and nobody else's writing closes the journal that is being appended to.
         self._log_disks = (FileDisk(state_dir), FileDisk(state_dir))
         self.engine = DockerEngine(engine_url)
+        self.sockets = ProcSockets()
         overlay = KernelOverlay()
         self.fabric = FabricPorts(
             overlay=overlay,

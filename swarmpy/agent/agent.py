@@ -26,7 +26,7 @@ from swarmpy.agent.worker import Worker
 from swarmpy.model import messages as m
 from swarmpy.model.objects import Description, Resource
 from swarmpy.plan.template import NodeFacts
-from swarmpy.ports import Clock, Disk, Engine, EngineError, Entropy, FabricPorts, Wire
+from swarmpy.ports import Clock, Disk, Engine, EngineError, Entropy, FabricPorts, Sockets, Wire
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +102,7 @@ class Agent:
         node_id: str,
         cluster_id: str,
         engine: Engine,
+        sockets: Sockets,
         wire: Wire,
         disk: Disk,
         clock: Clock,
@@ -116,7 +117,7 @@ class Agent:
         self._node_id, self._engine, self._disk = node_id, engine, disk
         self._on_cluster, self._on_removed = on_cluster, on_removed
         self.description = Description()
-        self._worker = Worker(cluster_id, engine, disk, clock, self._facts, self._reported)
+        self._worker = Worker(cluster_id, engine, sockets, disk, clock, self._facts, self._reported)
         self._session = Session(
             node_id,
             wire,
@@ -226,6 +227,7 @@ class Agent:
         self._tasks = [
             asyncio.create_task(_for_ever(self._describe), name="describe"),
             asyncio.create_task(_for_ever(self._worker.run), name="worker"),
+            asyncio.create_task(_for_ever(self._worker.listeners.run), name="listeners"),
             asyncio.create_task(_for_ever(self._converse), name="session"),
         ]
         if self._fabric is not None:

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from swarmpy.agent import journal
 from swarmpy.agent.joining import Sandbox
+from swarmpy.agent.listening import Listeners
 from swarmpy.agent.naming import EngineNetworks
 from swarmpy.agent.sight import sandboxes, seen
 from swarmpy.agent.silence import noticed
@@ -25,8 +26,9 @@ from swarmpy.model.messages import Assignments, Manager
 from swarmpy.model.objects import TaskStatus
 from swarmpy.plan import engine as p
 from swarmpy.plan.container import CLUSTER_LABEL, TASK_LABEL, Wire
+from swarmpy.plan.listening import Await
 from swarmpy.plan.template import NodeFacts
-from swarmpy.ports import Clock, Disk, Engine, EngineError, EngineGoneError
+from swarmpy.ports import Clock, Disk, Engine, EngineError, EngineGoneError, Sockets
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class Worker:
         self,
         cluster_id: str,
         engine: Engine,
+        sockets: Sockets,
         disk: Disk,
         clock: Clock,
         facts: Callable[[], NodeFacts],
@@ -84,6 +87,8 @@ class Worker:
         """Called when containers were looked at."""
         self.sandboxes: dict[str, Sandbox] | None = None
         """Namespaces of running containers by task id; None while the Engine was not asked."""
+        self.listeners = Listeners(sockets, self.wake, self.look)
+        """What the containers of starting tasks listen on; its `run` goes beside ours."""
 
     # ------------------------------------------------------------ what is wanted
 
@@ -185,6 +190,7 @@ class Worker:
             return
         self.on_engine("")
         self._containers = tuple(seen(one) for one in found)
+        self.listeners.observed(self._containers)
         self.sandboxes = sandboxes(found)
         self.on_containers()
 
@@ -203,14 +209,12 @@ class Worker:
             self.look()
             await asyncio.sleep(RETRY)
 
-    def _wired(self, containers: tuple[p.Container, ...]) -> tuple[p.Container, ...]:
-        """The containers, with what is known of their connections by now."""
-        return tuple(
-            dataclasses.replace(one, wired=self.is_wired(one.task_id), severed=self.severed(one.task_id))
-            if self._attached(one.task_id)
-            else one
-            for one in containers
-        )
+    def _known(self, one: p.Container) -> p.Container:
+        """The container, with what is known of its connections and sockets by now."""
+        one = self.listeners.known(one)
+        if not self._attached(one.task_id):
+            return one
+        return dataclasses.replace(one, wired=self.is_wired(one.task_id), severed=self.severed(one.task_id))
 
     def _carried(self) -> Mapping[str, Wire]:
         return self.wires()
@@ -226,7 +230,7 @@ class Worker:
 
     def _turn(self, containers: tuple[p.Container, ...]) -> None:
         """Plan and set going until nothing more is decided at once."""
-        containers = self._wired(containers)
+        containers = tuple(self._known(one) for one in containers)
         while True:
             world = p.NodeWorld(
                 node=self._facts(),
@@ -244,6 +248,7 @@ class Worker:
             for action in actions:
                 self._begin(action)
             if not any(isinstance(action, p.Report | p.Forget) for action in actions):
+                self.listeners.awaits(one for one in actions if isinstance(one, Await))
                 return
 
     def _begin(self, action: p.Action) -> None:
@@ -254,12 +259,16 @@ class Worker:
                     local, status=action.status, doomed=action.doomed or local.doomed, problem=""
                 )
                 self._unsaved = True
+                if action.remark:
+                    logger.warning("task %s runs, but %s", local.assigned.name, action.remark)
                 self._report(action.key, action.status)
             case p.Forget():
                 del self.tasks[action.key]
                 self._unsaved = True
             case p.Cancel():
                 self._busy[action.key][0].cancel()
+            case Await():
+                pass  # of all of them at once, when this turn is over
             case _:
                 task = asyncio.create_task(self._carry_out(action), name=f"{type(action).__name__}")
                 self._busy[action.key] = (task, action)

@@ -19,7 +19,7 @@ from swarmpy.cli.client import ApiError, Client, segment
 from swarmpy.cli.human import short_id
 from swarmpy.cli.tables import CommandError, Parsed
 from swarmpy.cli.tasks import Names
-from swarmpy.cli.values import NANOSECONDS, duration
+from swarmpy.model.durations import NANOSECONDS, duration
 
 HEADER = struct.Struct(">BxxxI")
 STDOUT, STDERR, FAILURE = 1, 2, 3

@@ -11,18 +11,8 @@ import os
 import re
 
 from swarmpy.cli.tables import Kind
+from swarmpy.model.durations import duration
 
-NANOSECONDS = {
-    "ns": 1,
-    "us": 1_000,
-    "µs": 1_000,
-    "μs": 1_000,
-    "ms": 1_000_000,
-    "s": 1_000_000_000,
-    "m": 60_000_000_000,
-    "h": 3_600_000_000_000,
-}
-_DURATION_PART = re.compile(r"([0-9]*)(\.[0-9]*)?([^0-9.]*)")
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)*) ?([kKmMgGtTpP])?[iI]?[bB]?\Z")
 _FLOAT = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _RATIONAL = re.compile(r"[+-]?(?:[0-9]+/[0-9]+|[0-9]*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?)")
@@ -101,32 +91,6 @@ def ratio(text: str) -> float:
     if abs(number) == float("inf"):
         raise ValueError(f'strconv.ParseFloat: parsing "{text}": value out of range')
     return number
-
-
-def duration(text: str) -> int:
-    """Go's durations (`1h2m3.5s`, `300ms`, `-1s`, `0`) as nanoseconds."""
-    rest = text[1:] if text[:1] in ("-", "+") else text
-    if rest == "0":
-        return 0
-    if not rest or len(rest) > _LONGEST:
-        raise ValueError(f'time: invalid duration "{text}"')
-    total = 0
-    while rest:
-        match = _DURATION_PART.match(rest)
-        whole, fraction, unit = match.groups() if match else ("", "", "")
-        if not whole and (fraction or "") in ("", "."):
-            raise ValueError(f'time: invalid duration "{text}"')
-        if not unit:
-            raise ValueError(f'time: missing unit in duration "{text}"')
-        if unit not in NANOSECONDS:
-            raise ValueError(f'time: unknown unit "{unit}" in duration "{text}"')
-        scale = NANOSECONDS[unit]
-        digits = (fraction or ".")[1:]
-        total += int(whole or "0") * scale + (int(digits) * scale // 10 ** len(digits) if digits else 0)
-        rest = rest[match.end() :] if match else ""
-    if total >= _INT64:
-        raise ValueError(f'time: invalid duration "{text}"')
-    return -total if text.startswith("-") else total
 
 
 def positive_duration(text: str) -> int:

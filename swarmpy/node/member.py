@@ -62,6 +62,7 @@ class Member:
             node_id=kept.node_id,
             cluster_id=kept.cluster_id,
             engine=tools.engine,
+            sockets=tools.sockets,
             wire=self._wire,
             disk=tools.disk,
             clock=tools.clock,

@@ -13,7 +13,7 @@ from typing import Protocol
 from swarmpy.pki.identity import Identity
 from swarmpy.pki.rpc import Revoked
 from swarmpy.pki.seal import Sealing
-from swarmpy.ports import Body, Clock, Disk, Engine, Entropy, FabricPorts, Log, Machine, Wire
+from swarmpy.ports import Body, Clock, Disk, Engine, Entropy, FabricPorts, Log, Machine, Sockets, Wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,10 @@ class Toolbox(Protocol):
     @property
     def engine(self) -> Engine:
         """The node's container engine."""
+
+    @property
+    def sockets(self) -> Sockets:
+        """The sockets of what the node's containers run."""
 
     @property
     def fabric(self) -> FabricPorts | None:

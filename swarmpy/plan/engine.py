@@ -5,7 +5,7 @@ function. It compares what is with what should be; it never asks how things came
 adopts containers after a restart of the daemon, and does nothing when there is nothing to do.
 What does not belong here: executing actions, limits on how many run at once, retries (agent/worker).
 
-    accepted -> preparing -> ready -(desired >= running)-> starting -(healthy)-> running -> complete | failed
+    accepted -> preparing -> ready -(desired >= running)-> starting -(serves)-> running -> complete | failed
     an error before starting: rejected; desired >= shutdown: stopped, then shutdown
 """
 
@@ -20,6 +20,7 @@ from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.messages import Assigned
 from swarmpy.model.objects import PortStatus, TaskStatus
 from swarmpy.model.specs import template_view
+from swarmpy.plan import listening
 from swarmpy.plan.container import TASK_LABEL, Place, Wire, create_body, grace_of
 from swarmpy.plan.template import NodeFacts
 
@@ -87,6 +88,7 @@ class Container:
     """Names of the networks that it is connected to."""
     wired: bool = True
     """Whether its network namespace holds what it should: before that it gets no traffic."""
+    sockets: listening.Looked = listening.NOT_LOOKED
     severed: str = ""
     """Why it cannot run on although it does: it lost a link to a network for good."""
 
@@ -123,11 +125,12 @@ class NodeWorld:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The task's new status (and, in `doomed`, why it is being stopped)."""
+    """The task's new status; `doomed`: why it is being stopped; `remark`: what the node's log says of it."""
 
     key: str
     status: TaskStatus
     doomed: str = ""
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +193,13 @@ class Forget:
 
 
 EngineAction = Pull | Create | Start | Stop | Remove
-Action = Report | EngineAction | Cancel | Forget
+Action = Report | EngineAction | listening.Await | Cancel | Forget
 
 
 def plan(now: int, world: NodeWorld) -> tuple[Action, ...]:
     """What to do now, at most one Engine action per task; () when all is as it should be.
 
-    `now` (ns since the epoch) only stamps the statuses: nothing here waits for time to pass.
+    `now` (ns since the epoch) only stamps the statuses. What waits for time to pass says so (Await).
     """
     found: dict[str, list[Container]] = {}
     for container in world.containers:
@@ -257,9 +260,8 @@ def _decide(now: int, world: NodeWorld, local: LocalTask, container: Container |
 
 
 def _take_away(local: LocalTask, container: Container) -> Action:
-    if container.alive:
-        return Stop(local.id, container.id, _grace(local))
-    return Remove(local.id, container.id)
+    grace = _grace(local)
+    return Stop(local.id, container.id, grace) if container.alive else Remove(local.id, container.id)
 
 
 def _grace(local: LocalTask) -> float:
@@ -372,14 +374,18 @@ def _alive(now: int, local: LocalTask, container: Container) -> tuple[Action, ..
                 doomed = _status(now, local, TaskState.STARTING, "starting", container)
             actions.append(Report(local.id, doomed, reason))
         return (*actions, Stop(local.id, container.id, _grace(local)))
-    healthy = container.health in ("", "healthy") and container.wired
+    verdict = listening.judge(local.assigned, container)
+    if state < TaskState.RUNNING and isinstance(verdict, listening.Await):
+        actions.append(verdict)
+    healthy = container.health in ("", "healthy") and container.wired and not actions
     target = TaskState.RUNNING if healthy else TaskState.STARTING
     if state < target:
-        message = "started" if target == TaskState.RUNNING else "starting"
-        return (Report(local.id, _status(now, local, target, message, container)),)
+        remark = verdict if healthy and isinstance(verdict, str) else ""
+        message = _MESSAGES[target] + (f": {remark}" if remark else "")
+        return (*actions, Report(local.id, _status(now, local, target, message, container), remark=remark))
     fresh = _status(local.status.at or now, local, state, local.status.message, container, local.status.err)
-    # Someone restarted it by hand, or the Engine published its ports late: same state, new facts.
-    return () if fresh == local.status else (Report(local.id, fresh),)
+    changed = fresh != local.status and not actions  # by hand, or the Engine published its ports late
+    return (Report(local.id, fresh),) if changed else tuple(actions)
 
 
 def _ended(now: int, local: LocalTask, container: Container) -> Report:

@@ -6,13 +6,14 @@ What does not: rendering them (cli, api), the verdicts of nodes (verdicts.py), d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from swarmpy.model.errors import InvalidArgument, NotFound
 from swarmpy.model.lifecycle import NodeState, TaskState
 from swarmpy.model.objects import Node, Service, Task
 from swarmpy.model.specs import SECOND
-from swarmpy.plan import global_, liveness, published, rollout
+from swarmpy.plan import global_, listening, liveness, published, rollout
 from swarmpy.plan.filters import seat_of
 from swarmpy.plan.policy import may_restart, occupants
 from swarmpy.plan.progress import progress
@@ -233,11 +234,12 @@ def _beginning(world: Snapshot, slot: Slot, task: Task) -> tuple[list[str], int]
             names = ", ".join(one.name for one in old)
             waits.append(f"it waits for {names} to stop (at most {PATIENCE // SECOND} s)")
     where = node.hostname if node else task.node_id
-    waits += _on_node(task, where)
+    service = world.services.get(task.service_id)
+    waits += _on_node(task, where, service.view.labels if service else {})
     return waits, until
 
 
-def _on_node(task: Task, where: str) -> list[str]:
+def _on_node(task: Task, where: str, labels: Mapping[str, str]) -> list[str]:
     state = task.status.state
     container = task.view.container
     if state == TaskState.ASSIGNED:
@@ -250,6 +252,10 @@ def _on_node(task: Task, where: str) -> list[str]:
         test = container.healthcheck.test if container.healthcheck else ()
         if test and test[0] != "NONE":
             return [f"it was started on node {where} and is not healthy yet"]
+        ports, bound = listening.awaited(task.endpoint), listening.bound_of(labels)
+        if ports and bound:
+            listens = f"it has to listen on {listening.named(ports)}, or {bound:g} s to pass"
+            return [f"node {where} starts it: {listens} (an image with a health check must become healthy)"]
         return [f"node {where} starts it (an image with a health check must become healthy)"]
     return []
 

@@ -1,6 +1,6 @@
 """WINDOWS: the Protocols through which shells see the outside world.
 
-What belongs here: the shape of every outside thing (time, entropy, disk, wire, log, engine) and the small
+What belongs here: the shape of every outside thing (time, entropy, disk, wire, log, engine, …) and the small
 value types that cross it. What does not: any implementation; those are in adapters/ (real) and sim/
 (simulated), and one contract suite per port holds both to the same behaviour.
 
@@ -83,6 +83,7 @@ from swarmpy.ports.log import (
     NoQuorumError,
     NotLeaderError,
 )
+from swarmpy.ports.sockets import Sockets
 from swarmpy.ports.wire import (
     Body,
     CallHandler,
@@ -157,6 +158,7 @@ __all__ = [
     "SandboxTable",
     "Sandboxes",
     "Secret",
+    "Sockets",
     "Station",
     "TaskLogFrame",
     "Trials",

@@ -6,6 +6,7 @@ What belongs here: a container's data and its image's behaviour. What does not: 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,10 @@ class Behaviour:
     reachable: bool = True
     """Whether its registry can be reached."""
     startable: bool = True
+    listens: tuple[float, float] | None = (0.0, 0.0)
+    """How long after its start it listens; None is never."""
+    late: Mapping[int, float] = field(default_factory=dict)
+    """Seconds after its start at which it listens on these TCP ports, apart from all others."""
 
     @staticmethod
     def of(image: str) -> Behaviour:
@@ -58,6 +63,8 @@ BEHAVIOURS = {
     ),
     "unreachable": Behaviour(reachable=False),
     "broken": Behaviour(startable=False),
+    "slow": Behaviour(listens=(0.5, 4.0)),
+    "deaf": Behaviour(listens=None),
 }
 
 
@@ -87,6 +94,11 @@ class Container:
     """What it printed: (time, stream, line)."""
     volumes: int = 0
     """Its anonymous volumes."""
+    began: float = 0.0
+    """Virtual time of its start."""
+    opens: float = math.inf
+    """Virtual time from which it listens on its TCP ports; `late` has those for which that is another."""
+    late: Mapping[int, float] = field(default_factory=dict)
     watchers: list[asyncio.Future[None]] = field(default_factory=list, repr=False)
 
     async def changed(self) -> None:
@@ -139,6 +151,10 @@ class Container:
         self.state, self.pid, self.exit_code, self.oom_killed = "exited", 0, code, oom
         self.finished_at, self.ports, self.health, self.health_log = now, (), "", ""
         self.stir()
+
+    def listens(self, port: int, now: float) -> bool:
+        """Whether it accepts connections to that TCP port at this virtual time."""
+        return self.state == "running" and now >= self.late.get(port, self.opens)
 
     def seen(self) -> ContainerSeen:
         """As the Engine reports it."""

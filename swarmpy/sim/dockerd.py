@@ -10,6 +10,7 @@ its answer comes a while later. What a container does is decided by its image (s
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -256,7 +257,8 @@ class Dockerd:
 
     def _run(self, container: Container, ports: tuple[tuple[str, int, int], ...]) -> None:
         behaviour = self.behaviour(container.image)
-        container.run(self.clock.now(), ports, self.chance.randint(1000, 60_000))
+        container.run(self.clock.now(), ports, self._new_pid())
+        self._open(container, behaviour)
         container.health = "starting" if behaviour.has_health(container.config) else ""
         self.starts.append((self.loop.instant, container.id, container.labels))
         self.trace.emit(self.name, f"container {container.name} starts")
@@ -273,6 +275,20 @@ class Dockerd:
             self.later(self.chance.uniform(*behaviour.runs_for), self._by_itself, container, life)
         if container.health:
             self.later(self.chance.uniform(0.1, 0.5), self._probe, container, life)
+
+    def _new_pid(self) -> int:
+        taken = {other.pid for other in self.containers.values()}
+        while (pid := self.chance.randint(1000, 60_000)) in taken:
+            pass
+        return pid
+
+    def _open(self, container: Container, behaviour: Behaviour) -> None:
+        """When its program will listen. Its own dice: what else happens does not depend on it."""
+        now = container.began = self.loop.instant
+        dice = random.Random(f"{container.id} {container.life} listens")  # noqa: S311  repeatable
+        wait = math.inf if behaviour.listens is None else dice.uniform(*behaviour.listens)
+        container.opens = now + wait
+        container.late = {port: now + seconds for port, seconds in behaviour.late.items()}
 
     def _by_itself(self, container: Container, life: int) -> None:
         if container.life == life and container.state == "running":

@@ -16,7 +16,7 @@ from swarmpy.agent.tethers import TetherKeeper
 from swarmpy.manager.tables import Told
 from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.messages import Networks
-from swarmpy.plan import addresses, fabric, leaving, pools, published, tables
+from swarmpy.plan import addresses, fabric, leaving, listening, pools, published, tables
 from swarmpy.plan.carried import forwarded
 from swarmpy.sim.bugs import Patch, bug
 
@@ -142,6 +142,11 @@ def _unwired_traffic() -> list[Patch]:
         return None
 
     return [(FabricWorker, "is_wired", lambda self, task_id: True), (FabricWorker, "_program_early", late)]
+
+
+@bug("unlistening-traffic", "a task is said to run before its program listens", world="cluster", faults=CALM)
+def _unlistening_traffic() -> list[Patch]:
+    return [(listening, "missing", lambda assigned, health, looked: (frozenset(), 0.0))]
 
 
 @bug("port-twice", "a port is published by two services", world="cluster", faults=CALM)

@@ -131,6 +131,7 @@ class Oracle:
                 picked = box.kernel.filter.enter(port.protocol, port.published_port, six=six)
                 client = f"a client of {box.name}:{port.published_port}{' (IPv6)' if six else ''}"
                 yield from self._judge(box, client, network, service, picked, targets)
+                yield from self._refused(client, service, picked)
                 if six:
                     self.asked_six += 1
             for address, (there, target) in sorted(targets.items()):
@@ -164,6 +165,17 @@ class Oracle:
             where = f"{service.name} in {network.name} on {box.name}"
             sentence = f"a request of {client} to {where} {how}, though {len(targets)} tasks serve"
             yield "request-answered", sentence
+
+    def _refused(self, client: str, service: Service, picked: str | None) -> Iterator[Broken]:
+        """Where a request goes, somebody listens."""
+        for box in self.stage.boxes.values() if picked else ():
+            for container in box.dockerd.listed:
+                task = self.watch.world.tasks.get(of_container(container))
+                if task is None or picked not in [address for _, address in addresses_of(container)]:
+                    continue
+                for port in self.watch.refusing(task, container):
+                    where = f"{service.name}, at port {port} of {container.name} on {box.name}"
+                    yield "request-refused", f"a request of {client} to {where}, finds nobody who listens"
 
     def _names(
         self, box: Box, network: Network, client: Container, service: Service, vip: str,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from swarmpy.model.lifecycle import TERMINAL, NodeState, TaskState
 from swarmpy.model.objects import Task
-from swarmpy.plan import pools
+from swarmpy.plan import listening, pools
 from swarmpy.plan.container import OPTION, TASK_LABEL
 from swarmpy.plan.leaving import PATIENCE, drain_of
 from swarmpy.sim.containers import Container
@@ -88,6 +88,8 @@ class NetWatch:
         self.published: dict[str, float] = {}
         """Since when a service has its present addresses and ports."""
         self.looks = 0
+        self.late = 0
+        """Tasks that got traffic and had not listened from their start."""
         self._serving: dict[str, frozenset[str]] = {}
         self._calm: dict[str, float] = {}
         self._leader = ""
@@ -137,6 +139,18 @@ class NetWatch:
         meddled = box.kernel.flushed > 0 and self.stage.loop.instant - box.kernel.flushed < MENDED
         if container.places and not meddled and container.sandbox not in box.kernel.filter.sandboxes:
             self.stage.violate("wired-first", f"task {task.name} gets traffic before it is connected")
+        self.late += container.opens > container.began and bool(listening.awaited(task.endpoint))
+        for port in self.refusing(task, container):
+            self.stage.violate("listens-first", f"task {task.name} gets traffic before it listens on {port}")
+
+    def refusing(self, task: Task, container: Container) -> list[int]:
+        """The ports of a running task on which a connection is refused though its bound has not passed; none
+        with a health check: then that is what counts."""
+        now, service = self.stage.loop.instant, self.world.services.get(task.service_id)
+        bound = listening.bound_of(service.view.labels if service else {})
+        if container.state != "running" or container.health or now - container.began >= bound:
+            return []
+        return [port for port in sorted(listening.awaited(task.endpoint)) if not container.listens(port, now)]
 
     def box_of(self, node_id: str) -> Box | None:
         """The machine of a node."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from swarmpy.model.commands import AnyCommand, CreateNetwork, RemoveNetwork
 from swarmpy.model.ids import derive
+from swarmpy.plan import listening
 from swarmpy.state.snapshot import Snapshot
 
 NAMES = ("blue", "green", "red")
@@ -44,6 +45,19 @@ def change_networks(world: Snapshot, mark: str, chance: random.Random) -> AnyCom
         return CreateNetwork(id=derive("sim network", name, mark), spec=network_spec(name, chance))
     pool = idle or [known[name] for name in sorted(known)]
     return RemoveNetwork(network=chance.choice(pool).id) if pool else None
+
+
+def take_time(spec: dict[str, Any], dice: random.Random) -> None:
+    """Of what serves, some listens only after a while, and some never. Dice of its own: everything else that
+    is asked for stays as it was."""
+    container = spec["TaskTemplate"]["ContainerSpec"]
+    name, _, tag = container["Image"].partition(":")
+    if name != "web":
+        return
+    kind = dice.choice(("web", "web", "slow", "slow", "deaf"))
+    container["Image"] = f"{kind}:{tag}"
+    if kind == "deaf":
+        spec["Labels"][listening.LABEL] = "2s"
 
 
 def dress(spec: dict[str, Any], world: Snapshot, chance: random.Random) -> None:

@@ -19,6 +19,7 @@ from swarmpy.sim.kernel import MTU, Kernel
 from swarmpy.sim.libnetwork import Libnetwork
 from swarmpy.sim.loop import Killed, Process, SimLoop, SimStop
 from swarmpy.sim.net import SimNet
+from swarmpy.sim.sockets import SimSockets
 from swarmpy.sim.trace import Trace
 from swarmpy.sim.wire import STRANGER, SimWire
 
@@ -104,6 +105,10 @@ class Box:
     def make_engine(self) -> SimEngine:
         """The Engine's client of the present life."""
         return SimEngine(self.dockerd, self.process)
+
+    def make_sockets(self) -> SimSockets:
+        """What can be seen of its containers' sockets."""
+        return SimSockets(self.dockerd)
 
     def make_fabric(self) -> FabricPorts:
         """The ports of the network of the present life."""

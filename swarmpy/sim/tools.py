@@ -58,6 +58,7 @@ class SimTools:
         self.entropy = box.make_entropy()
         self.disk, self._bulk = box.make_disk(), box.make_disk()
         self.engine = box.make_engine()
+        self.sockets = box.make_sockets()
         self.fabric: FabricPorts | None = box.make_fabric()
 
     def interfaces(self) -> Sequence[Interface]:

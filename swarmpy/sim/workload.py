@@ -16,7 +16,7 @@ from swarmpy.model.errors import Ambiguous, Refusal
 from swarmpy.model.ids import derive
 from swarmpy.ports import Control
 from swarmpy.sim.history import Op
-from swarmpy.sim.networkload import change_networks, dress
+from swarmpy.sim.networkload import change_networks, dress, take_time
 from swarmpy.sim.stage import Box
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Workload:
         op.value = service_spec(name, replicas=replicas, mark=mark,
                                 image=chance.choice(("web:1", "web:1", "stubborn:1", "probed:1", "crash:1")),
                                 constraints=self._constraints(replicas, chance))  # fmt: skip
-        op.value = self._dressed(json.loads(op.value), world, chance)
+        op.value = self._dressed(self._timed(json.loads(op.value)), world, chance)
         return CreateService(id=op.key, spec=op.value)
 
     def _constraints(self, replicas: int | None, chance: random.Random) -> tuple[str, ...]:
@@ -155,6 +155,11 @@ class Workload:
         if self.networks:
             dress(spec, world, chance)
         return json.dumps(spec)
+
+    def _timed(self, spec: dict[str, Any]) -> dict[str, Any]:
+        if self.networks:
+            take_time(spec, self.cluster.stage.chance(f"listening {spec['Name']} {spec['Labels']['mark']}"))
+        return spec
 
     def _change(
         self, op: Op, world: Snapshot, service: Any, what: str, mark: str, chance: random.Random
@@ -171,6 +176,7 @@ class Workload:
             spec["TaskTemplate"]["ContainerSpec"]["Image"] = f"web:{mark}"
             spec["TaskTemplate"]["RestartPolicy"].pop("MaxAttempts", None)
             spec["UpdateConfig"]["Order"] = chance.choice(("stop-first", "start-first"))
+            spec = self._timed(spec)
         op.value = self._dressed(spec, world, chance) if what == "rewire" else json.dumps(spec)
         return UpdateService(service=service.id, version=service.version, spec=op.value)
 

@@ -28,6 +28,7 @@ from swarmpy.sim.kernel import Kernel
 from swarmpy.sim.libnetwork import Libnetwork
 from swarmpy.sim.loop import Process, SimLoop
 from swarmpy.sim.net import SimNet
+from swarmpy.sim.sockets import SimSockets
 from swarmpy.sim.trace import Trace
 from swarmpy.sim.wire import SimWire
 
@@ -203,6 +204,7 @@ class Rig:
         self.net = SimNet(self.loop, seed, trace)
         self.clock = SimClock(self.loop.time)
         self.dockerd = Dockerd(self.loop, "w1", seed, self.clock, trace)
+        self.sockets = SimSockets(self.dockerd)
         self.kernel = Kernel(
             self.loop, "w1", seed, trace, "10.0.0.9", lambda _, error: self.net.problems.append(str(error))
         )
@@ -245,7 +247,8 @@ class Rig:
             self.removed.append(life)
 
         self.agent = Agent(
-            node_id="n1", cluster_id=CLUSTER, engine=WatchedEngine(self, self.process), wire=self.wire,
+            node_id="n1", cluster_id=CLUSTER, engine=WatchedEngine(self, self.process),
+            sockets=self.sockets, wire=self.wire,
             disk=SimDisk(self.platter, self.process), clock=self.clock, entropy=SimEntropy(f"life {life}"),
             managers=list(self.known), on_cluster=lambda message: None, on_removed=on_removed,
             address="10.0.0.9", fabric=self.kernel.ports(self.process) if self.woven else None,

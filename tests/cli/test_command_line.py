@@ -13,7 +13,8 @@ from swarmpy.cli.grammars import mount
 from swarmpy.cli.reference import page
 from swarmpy.cli.tables import Verb
 from swarmpy.cli.template import Template
-from swarmpy.cli.values import duration, nano_cpus, size
+from swarmpy.cli.values import nano_cpus, size
+from swarmpy.model.durations import duration
 from tests.cli.conftest import ROOT, Run
 from tests.cli.fake_swarm_daemon import FakeDaemon
 

@@ -15,6 +15,7 @@ import pytest
 from swarmpy.adapters.clock import SystemClock
 from swarmpy.adapters.disk import FileDisk
 from swarmpy.adapters.docker import DockerEngine
+from swarmpy.adapters.sockets import ProcSockets
 from swarmpy.agent import journal
 from swarmpy.agent.worker import Worker
 from swarmpy.model.lifecycle import TaskState
@@ -55,7 +56,7 @@ class Node:
         self.said: list[tuple[str, str]] = []
         self.disk = FileDisk(folder)
         self.worker = Worker(
-            "c1", self.engine, self.disk, SystemClock(), lambda: NodeFacts("n1"),
+            "c1", self.engine, ProcSockets(), self.disk, SystemClock(), lambda: NodeFacts("n1"),
             lambda key, status: self.said.append((key, status.state.word)),
         )  # fmt: skip
 

@@ -14,6 +14,7 @@ from swarmpy.model.lifecycle import TaskState, may_follow
 from swarmpy.model.messages import Assigned
 from swarmpy.model.objects import TaskStatus
 from swarmpy.plan import engine as p
+from swarmpy.plan import listening
 from swarmpy.plan.container import TASK_LABEL, create_body
 from swarmpy.plan.template import NodeFacts
 
@@ -139,15 +140,47 @@ words = st.sampled_from(["created", "running", "paused", "exited", "dead", "remo
 healths = st.sampled_from(["", "starting", "healthy", "unhealthy"])
 
 
-@given(
-    states, desires, st.none() | st.tuples(words, healths, st.integers(0, 255)), st.booleans(), st.booleans()
+published = st.lists(
+    st.tuples(
+        st.integers(79, 82), st.sampled_from(["tcp", "udp", "sctp"]), st.sampled_from(["ingress", "host"])
+    ),
+    max_size=3,
 )
+looks = st.builds(
+    listening.Looked,
+    ports=st.frozensets(st.integers(79, 82)),
+    seconds=st.floats(0, 30),
+    hidden=st.booleans(),
+)
+waits = st.sampled_from([None, "0s", "2s", "20s"])
+
+
+def publishing(task: p.LocalTask, ports: list[tuple[int, str, str]], wait: str | None) -> p.LocalTask:
+    """The task with published ports (target, protocol, mode) and the label that says how long it may wait."""
+    rows = [{"TargetPort": one, "Protocol": protocol, "PublishMode": mode} for one, protocol, mode in ports]
+    labels = {} if wait is None else {listening.LABEL: wait}
+    changed = msgspec.structs.replace(
+        task.assigned, endpoint=json.dumps({"Ports": rows}), service_labels=labels
+    )
+    return msgspec.structs.replace(task, assigned=changed)
+
+
+@given(
+    states, desires, st.none() | st.tuples(words, healths, st.integers(0, 255)), st.booleans(), st.booleans(),
+    published, looks, waits, st.booleans(),
+)  # fmt: skip
 def test_laws(
-    state: TaskState, desired: TaskState, seen: tuple[str, str, int] | None, prepared: bool, leaving: bool
-) -> None:
-    """States move along the lifecycle; at most one Engine action; planning after the reports repeats it."""
-    task = local(state, desired, prepared=prepared, leaving=leaving)
-    found = () if seen is None else (container(seen[0], health=seen[1], exit_code=seen[2]),)
+    state: TaskState, desired: TaskState, seen: tuple[str, str, int] | None, prepared: bool, leaving: bool,
+    ports: list[tuple[int, str, str]], looked: listening.Looked, wait: str | None, wired: bool,
+) -> None:  # fmt: skip
+    """States move along the lifecycle; at most one Engine action; planning after the reports repeats it. A task
+    begins to run only when it is healthy, connected, and listens or was waited for."""
+    task = publishing(local(state, desired, prepared=prepared, leaving=leaving), ports, wait)
+    found = (
+        ()
+        if seen is None
+        else (container(seen[0], health=seen[1], exit_code=seen[2], sockets=looked, wired=wired),)
+    )
     actions = decide(task, *found)
     hands = [action for action in actions if not isinstance(action, p.Report | p.Forget)]
     assert len(hands) <= 1
@@ -163,6 +196,52 @@ def test_laws(
     assert not any(isinstance(action, p.Report) for action in again) or again != actions
     if hands:
         assert [action for action in again if not isinstance(action, p.Report)] == hands
+    waiting = _law_of_listening(task, current, found, ports, wait)
+    assert waiting == any(isinstance(action, listening.Await) for action in actions)
+
+
+def _law_of_listening(
+    before: p.LocalTask, after: p.LocalTask, found: tuple[p.Container, ...],
+    ports: list[tuple[int, str, str]], wait: str | None,
+) -> bool:  # fmt: skip
+    """Said once more, so that planning has somebody to differ from. Returns whether sockets are looked at."""
+    if not found or not found[0].alive or before.leaving or before.assigned.desired >= TaskState.SHUTDOWN:
+        return False
+    (one,) = found
+    if before.status.state >= TaskState.RUNNING or one.health == "unhealthy":
+        assert after.status.state >= before.status.state
+        return False
+    bound = {None: 10.0, "0s": 0.0, "2s": 2.0, "20s": 20.0}[wait]
+    tcp = {number for number, protocol, _ in ports if protocol == "tcp"}
+    silent = not tcp <= one.sockets.ports
+    waiting = silent and one.health == "" and not one.sockets.hidden and one.sockets.seconds < bound
+    runs = not waiting and one.health in ("", "healthy") and one.wired
+    assert after.status.state is (TaskState.RUNNING if runs else TaskState.STARTING)
+    assert (after.status.message != "started") == (
+        not runs or (silent and one.health == "" and not one.sockets.hidden and bound > 0)
+    )
+    return waiting
+
+
+def test_what_is_awaited_is_said_whole() -> None:
+    """All the ports, also those that listen already: they have to listen together."""
+    task = publishing(local(TaskState.STARTING), [(80, "tcp", "ingress"), (81, "tcp", "host")], "20s")
+    looked = listening.Looked(frozenset({80}), 5.0)
+    assert decide(task, container("running", pid=9, sockets=looked)) == [
+        listening.Await("t", "c", 9, frozenset({80, 81}), 15.0)
+    ]
+    late = listening.Looked(frozenset({80}), 20.0)
+    (report,) = decide(task, container("running", pid=9, sockets=late))
+    assert isinstance(report, p.Report)
+    assert report.status.message == "started: nothing listened on TCP port 81 within 20 s"
+    assert report.remark == "nothing listened on TCP port 81 within 20 s"
+
+
+def test_a_label_that_cannot_be_read_is_the_default() -> None:
+    """Managers refuse it, but those of another version may not."""
+    assert [listening.bound_of({listening.LABEL: text}) for text in ("ten", "-1s", "2h", "")] == [10.0] * 4
+    assert listening.bound_of({}) == 10.0
+    assert listening.bound_of({listening.LABEL: "1m30s"}) == 90.0
 
 
 def test_the_container_of_a_task() -> None:

@@ -135,6 +135,27 @@ def waits(stage, reference):
     return explain(stage.world, reference).tasks[0].waits
 
 
+def test_a_task_that_publishes_ports_waits_for_its_program():
+    stage = Stage(node("a"))
+    ports = [{"TargetPort": 80}, {"TargetPort": 443}, {"TargetPort": 53, "Protocol": "udp"}]
+    hosts = [{**one, "PublishedPort": one["TargetPort"], "PublishMode": "host"} for one in ports]
+    key = stage.create(spec("web", EndpointSpec={"Ports": hosts}))
+    [task] = stage.live(key)
+    stage.report(task, TaskState.STARTING)
+    [told] = waits(stage, task.id)
+    assert told.startswith("node a starts it: it has to listen on TCP ports 80, 443, or 10 s to pass")
+    key = stage.create(
+        spec(
+            "mail",
+            EndpointSpec={"Ports": [hosts[1] | {"PublishedPort": 444}]},
+            Labels={"io.swarmpy.listen-wait": "0s"},
+        )
+    )
+    [task] = stage.live(key)
+    stage.report(task, TaskState.STARTING)
+    assert waits(stage, task.id) == ("node a starts it (an image with a health check must become healthy)",)
+
+
 def test_what_a_task_waits_for_along_its_life():
     stage = Stage(node("a"))
     check = {"ContainerSpec": {"Image": "app:1", "Healthcheck": {"Test": ["CMD", "true"]}}}

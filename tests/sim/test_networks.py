@@ -19,6 +19,7 @@ def test_requests_are_asked_and_answered() -> None:
     assert cluster.oracle.asked > 50
     assert cluster.oracle.asked_six > 10
     assert cluster.nets.looks > 50
+    assert cluster.nets.late > 3
 
 
 def test_all_that_befalls_networks_together_is_survived() -> None:

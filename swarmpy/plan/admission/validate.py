@@ -27,7 +27,7 @@ from swarmpy.model.specs import (
     TaskTemplate,
     UpdateConfig,
 )
-from swarmpy.plan import constraints, leaving, template
+from swarmpy.plan import constraints, leaving, listening, template
 from swarmpy.plan.admission import runnable
 
 MIN_NANO_CPUS = 1_000_000
@@ -66,7 +66,7 @@ def check(spec: ServiceSpec) -> None:
         raise InvalidArgument(str(error)) from None
     _mode(spec.mode)
     _job(spec)
-    _drain(spec.labels)
+    _waits(spec.labels)
     for config, kind in ((spec.update_config, "update"), (spec.rollback_config, "rollback")):
         if config is not None:
             _update(config, kind)
@@ -282,13 +282,19 @@ def _update(config: UpdateConfig, kind: str) -> None:
         )
 
 
-def _drain(labels: Mapping[str, str]) -> None:
-    """A drain delay that cannot be read would be the default, and nobody would know."""
+def _waits(labels: Mapping[str, str]) -> None:
+    """A time that cannot be read would be the default, and nobody would know."""
     text = labels.get(leaving.DRAIN_LABEL)
     if text is not None and leaving.seconds_of(text) is None:
         raise InvalidArgument(
             f"invalid label {leaving.DRAIN_LABEL}={text}: a number of seconds from 0 to "
             f"{leaving.LONGEST:.0f} is expected, such as 10 or 0.5"
+        )
+    text = labels.get(listening.LABEL)
+    if text is not None and listening.seconds_of(text) is None:
+        raise InvalidArgument(
+            f"invalid label {listening.LABEL}={text}: a duration from 0s (do not wait) to "
+            f"{listening.LONGEST / 3600:.0f}h is expected, such as 30s or 1m30s"
         )
 
 

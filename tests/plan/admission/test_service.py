@@ -315,6 +315,14 @@ def test_what_the_world_forbids() -> None:
             )
             for text in ("10s", "", "-1", "nan", "3601")
         ),
+        *(
+            (
+                spec(Labels={"io.swarmpy.listen-wait": text}),
+                InvalidArgument,
+                f"invalid label io.swarmpy.listen-wait={text}: a duration from 0s (do not wait) to 1h is expected",
+            )
+            for text in ("10", "", "-1s", "ten", "1h1s", "1d")
+        ),
         (spec(Labels={"a": 1}), InvalidArgument, r"$.Labels"),
         ([], InvalidArgument, "invalid ServiceSpec"),
     ],
@@ -346,6 +354,7 @@ def test_refused(raw: object, kind: type[Refusal], text: str) -> None:
             }
         ),
         spec(Labels={"io.swarmpy.drain-delay": "0.5"}),
+        *(spec(Labels={"io.swarmpy.listen-wait": text}) for text in ("0", "0s", "1m30s", "1h", "2.5s")),
         spec(EndpointSpec={"Ports": [port(HostIP="::1"), port(HostIP="192.0.2.1", PublishedPort=80)]}),
         spec(Name="a_b-c", Mode={"Replicated": {"Replicas": 0}}),
     ],
