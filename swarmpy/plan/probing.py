@@ -140,11 +140,16 @@ def _judged(known: Mapping[str, Peer], at: float) -> dict[str, Peer]:
         silent = at - peer.heard
         if peer.lost:
             found[key] = replace(peer, good=0) if silent > SILENCE else peer
-        elif witnessed and peer.heard > -inf and silent >= SILENCE and peer.missed >= MISSES:
+        elif witnessed and peer.heard > -inf and silent >= SILENCE and _unanswered(peer, at) >= MISSES:
             found[key] = replace(peer, lost=True, good=0)
         else:
             found[key] = peer
     return found
+
+
+def _unanswered(peer: Peer, at: float) -> int:
+    """Questions that were not answered in time: the last one may have been asked just now."""
+    return peer.missed if at - peer.asked >= QUICK - 1e-9 else peer.missed - 1
 
 
 def _interval(peer: Peer, pace: float, at: float) -> float:

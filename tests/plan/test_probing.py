@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace as with_
 
@@ -206,6 +206,11 @@ watches = st.dictionaries(st.sampled_from(PEERS), peer_states).map(lambda peers:
 
 
 @given(watches, st.lists(st.tuples(st.sampled_from(PEERS), st.floats(99, 100)), max_size=8), st.randoms())
+@example(
+    Watch({PEERS[0]: Peer(heard=90.0, missed=7), PEERS[1]: Peer(heard=100.0)}, wake=100.0),
+    [],
+    random.Random(1),
+)
 def test_laws(watch: Watch, answers: list[tuple[str, float]], chance: random.Random) -> None:
     found = turn(watch, 100.0, PEERS, answers)
     assert found.wake_at is not None
