@@ -19,6 +19,7 @@ from pathlib import Path
 from swarmpy.lab.errors import LabError
 
 NAMESPACES = ("-m", "-u", "-i", "-n", "-p", "-C")
+MOST_PATIENCE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +164,23 @@ def last_words(log: Path, lines: int = 5) -> str:
         return "(none)"
 
 
+def patience() -> float:
+    """How many times longer than elsewhere everything may take: $SWARMPY_LAB_PATIENCE, for machines that are
+    emulated; 1 where it is not set. Raises LabError for what is no number from 1 to MOST_PATIENCE."""
+    given = os.environ.get("SWARMPY_LAB_PATIENCE", "1")
+    try:
+        found = float(given)
+    except ValueError:
+        found = 0.0
+    if not 1 <= found <= MOST_PATIENCE:
+        raise LabError(f"SWARMPY_LAB_PATIENCE is a number from 1 to {MOST_PATIENCE}, not {given!r}")
+    return found
+
+
 def until(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
-    """Wait for a condition, looking 50 times a second. Raises LabError(otherwise) after `seconds`."""
+    """Wait for a condition, looking 50 times a second. Raises LabError(otherwise) after `seconds`, times
+    `patience`."""
+    seconds *= patience()
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
