@@ -50,7 +50,9 @@ def test_ipvs_is_asked_for_before_anything_is_made(pair: Lab) -> None:
     """Kernels differ: one without IPVS says so first, one with it gets as far as the next fault."""
     done = lab("up", "--name", "void", "--balancer", "ipvs", "--managers", "0")
     there = Path("/proc/net/ip_vs").exists()
-    sentence = "a lab has 1 to 49 managers, not 0" if there else "--balancer ipvs cannot be: the kernel has no IPVS"
+    sentence = (
+        "a lab has 1 to 49 managers, not 0" if there else "--balancer ipvs cannot be: the kernel has no IPVS"
+    )
     assert sentence in done.stderr
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert not layout.folder_of("void").exists()

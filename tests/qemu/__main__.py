@@ -12,11 +12,14 @@ Needs root and an x86-64 Debian or Ubuntu; installs what is missing (`tools/setu
 from __future__ import annotations
 
 import argparse
+import compileall
 import shlex
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from types import FrameType
 from xml.etree import ElementTree
 
 from tests.qemu import image, machine
@@ -26,6 +29,7 @@ CASES = ("tests/qemu/cases_systemd.py", "tests/qemu/cases_lab.py")
 BROUGHT = ("swarmpy", "tests", "deploy", "pyproject.toml", "requirements.lock")
 PATIENCE = 10
 """Emulation makes everything about ten times slower; so much longer do the tests wait."""
+_COMPILED = ".cpython-311.pyc"
 _DEADLINE = 5400.0
 _BEGAN = time.monotonic()
 
@@ -39,6 +43,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("-k", dest="only", default="", metavar="WORDS", help="only these cases (pytest's -k)")
     parser.add_argument("--hold", action="store_true", help="run nothing; say how to get in, and wait")
     args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         _install()
         found = image.ensure(_say)
@@ -57,6 +62,10 @@ def main(argv: list[str]) -> int:
         return 130
 
 
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def _say(line: str) -> None:
     print(f"[{time.monotonic() - _BEGAN:6.1f}s] {line}", flush=True)
 
@@ -70,11 +79,14 @@ def _install() -> None:
 
 
 def _files() -> Iterator[str]:
-    """The project's files that the machine needs, as they are now, committed or not."""
+    """The project's files that the machine needs, as they are now, committed or not; compiled, where this Python
+    can do it for that one: emulated it would take a minute."""
     for name in BROUGHT:
         path = image.ROOT / name
+        if path.is_dir():
+            compileall.compile_dir(path, quiet=2)
         for one in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if one.is_file() and "__pycache__" not in one.parts:
+            if one.is_file() and (one.suffix != ".pyc" or one.name.endswith(_COMPILED)):
                 yield str(one.relative_to(image.ROOT))
 
 
