@@ -178,11 +178,20 @@ def patience() -> float:
 
 
 def until(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
-    """Wait for a condition, looking 50 times a second. Raises LabError(otherwise) after `seconds`, times
+    """Wait for a condition, looking 50 times a second (see `pause`). Raises LabError(otherwise) after `seconds`, times
     `patience`."""
     seconds *= patience()
     deadline = time.monotonic() + seconds
-    while not condition():
+    while True:
+        began = time.monotonic()
+        if condition():
+            return
         if time.monotonic() > deadline:
             raise LabError(f"{otherwise} (waited {seconds:g} s)")
-        time.sleep(0.02)
+        time.sleep(pause(0.02, began))
+
+
+def pause(usual: float, began: float) -> float:
+    """Seconds until the next look, after one that began then: where everything is slow, looking must leave the
+    processors to what is waited for."""
+    return usual if patience() == 1 else max(usual, time.monotonic() - began)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from swarmpy.lab import lab as labs
 from swarmpy.lab.layout import Lab
-from swarmpy.lab.processes import patience
+from swarmpy.lab.processes import patience, pause
 
 WEB_1, WEB_2 = "registry:5000/web:1", "registry:5000/web:2"
 Done = subprocess.CompletedProcess[str]
@@ -150,8 +150,9 @@ def until(condition: Callable[[], object], seconds: float, what: str) -> float:
     """Wait for a condition; returns the seconds it took. Fails at the deadline, which emulated machines put off
     (`patience`)."""
     seconds *= patience()
-    began = time.monotonic()
+    began = looked = time.monotonic()
     while not condition():
         assert time.monotonic() - began < seconds, f"not within {seconds:g} s: {what}"
-        time.sleep(0.05)
+        time.sleep(pause(0.05, looked))
+        looked = time.monotonic()
     return time.monotonic() - began
