@@ -178,8 +178,8 @@ def patience() -> float:
 
 
 def until(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
-    """Wait for a condition, looking 50 times a second (see `pause`). Raises LabError(otherwise) after `seconds`, times
-    `patience`."""
+    """Wait for a condition, looking 50 times a second (see `pause`). Raises LabError(otherwise) after
+    `seconds`, times `patience`."""
     seconds *= patience()
     deadline = time.monotonic() + seconds
     while True:
@@ -192,6 +192,6 @@ def until(condition: Callable[[], bool], seconds: float, otherwise: str) -> None
 
 
 def pause(usual: float, began: float) -> float:
-    """Seconds until the next look, after one that began then: where everything is slow, looking must leave the
-    processors to what is waited for."""
+    """Seconds until the next look, after one that began then: where everything is slow, looking must leave
+    the processors to what is waited for."""
     return usual if patience() == 1 else max(usual, time.monotonic() - began)

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 
 def abort(transport: asyncio.Transport) -> None:
-    """End a connection at once. Where it was closed twice, and so ends already, older Pythons' own abort fails
-    (that of 3.11.2, which Debian 12 has)."""
+    """End a connection at once. Where it was closed twice, and so ends already, an older Python's abort
+    fails (that of 3.11.2, which Debian 12 has)."""
     with contextlib.suppress(AttributeError):
         transport.abort()
 
