@@ -25,7 +25,12 @@ from xml.etree import ElementTree
 from tests.qemu import image, machine
 from tests.qemu.errors import MachineError
 
-CASES = ("tests/qemu/cases_systemd.py", "tests/qemu/cases_lab.py")
+CASES = (
+    "tests/qemu/cases_systemd.py",
+    "tests/qemu/cases_lab.py",
+    "tests/uml/test_ipvs.py",
+    "tests/uml/test_encryption.py",
+)
 BROUGHT = ("swarmpy", "tests", "deploy", "pyproject.toml", "requirements.lock")
 PATIENCE = 10
 """Emulation makes everything about ten times slower; so much longer do the tests wait."""
@@ -104,7 +109,7 @@ def _cases(made: machine.Machine, only: str) -> int:
         "--junitxml=/root/junit.xml",
         *(["-k", only] if only else []),
     ]
-    settings = f"SWARMPY_LAB_PATIENCE={PATIENCE} PYTHONPATH={machine.PLACE}"
+    settings = f"SWARMPY_KERNEL=here SWARMPY_LAB_PATIENCE={PATIENCE} PYTHONPATH={machine.PLACE}"
     status = made.follow(
         f"cd {machine.PLACE} && {settings} exec {shlex.join([*words, *CASES])}", deadline=_DEADLINE
     )

@@ -31,8 +31,9 @@ _NEEDED = (_EMULATOR, "debootstrap", "mke2fs", "ssh", "ssh-keygen", "unshare", "
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BOOT_SECONDS = 300.0
 _ARGUMENTS = "root=/dev/vda rw console=ttyS0 quiet panic=-1 net.ifnames=0 mitigations=off apparmor=0"
-# Emulated, each look at another clock stops all processors, and grace periods take seconds.
-_ARGUMENTS += " tsc=reliable clocksource=tsc rcupdate.rcu_expedited=1"
+# Emulated, each look at another clock stops all processors, and grace periods take seconds. What was translated
+# of a program is used again only at the same addresses.
+_ARGUMENTS += " tsc=reliable clocksource=tsc rcupdate.rcu_expedited=1 norandmaps"
 
 
 _KIND = ("nice", "-n", "10", "setpriv", "--pdeathsig", "KILL")
@@ -144,7 +145,7 @@ def running(image: Image, *, processors: int = 2, memory: int = 3072) -> Iterato
 
 def _command(image: Image, console: Path, port: int, processors: int, memory: int) -> Sequence[str]:
     return [
-        _EMULATOR, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(processors), "-m", str(memory),
+        _EMULATOR, "-accel", "tcg,thread=multi", "-cpu", "max,la57=off", "-smp", str(processors), "-m", str(memory),
         "-nodefaults", "-display", "none", "-no-reboot",
         "-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", _ARGUMENTS,
         "-drive", f"file={image.disk},if=virtio,format=raw,snapshot=on,cache=unsafe",
