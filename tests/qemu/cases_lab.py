@@ -73,6 +73,8 @@ def cluster() -> Iterator[Stock]:
     lab = labs.up("stock", print, managers=1, workers=2, balancer="ipvs")
     try:
         made = Stock(lab)
+        # An emulated node is silent for seconds, which is not to be taken for its end.
+        made.docker("swarm", "update", "--dispatcher-heartbeat", "60s")
         made.swarmpy("network", "create", "-d", "overlay", "front")
         made.swarmpy("network", "create", "-d", "overlay", "--opt", "encrypted", "sealed")
         made.create("web", "--network", "front", "-p", f"{PORT}:80", "--mode", "global")

@@ -27,6 +27,8 @@ from tests.e2e.cluster import until
 pytestmark = pytest.mark.timeout(240)
 ROOT = Path(__file__).resolve().parent.parent.parent
 ADDRESS = "10.0.2.15"
+HEARTBEAT = "60s"
+"""An emulated node is silent for seconds, which is not to be taken for its end."""
 OUTSIDE, DOOR = "10.77.0.2", "10.77.0.1"
 PORT = 8080
 ENGINE, DAEMON = Path("/run/docker.sock"), Path("/run/swarmpy/swarmpy.sock")
@@ -183,7 +185,7 @@ def test_the_daemon_starts_as_a_unit_and_a_cluster_begins() -> None:
     balance_with("ipvs")
     run("systemctl", "start", "swarmpy")
     until(DAEMON.exists, 30, "the daemon's socket is there")
-    run("swarmpy", "init", "--advertise-addr", ADDRESS)
+    run("swarmpy", "init", "--advertise-addr", ADDRESS, "--dispatcher-heartbeat", HEARTBEAT)
     until(answers, 30, "the node is Ready")
     print(run("journalctl", "-u", "swarmpy", "-o", "cat", "--no-pager"))
 
