@@ -48,7 +48,6 @@ def main(argv: list[str]) -> int:
     parser.add_argument("-k", dest="only", default="", metavar="WORDS", help="only these cases (pytest's -k)")
     parser.add_argument("--hold", action="store_true", help="run nothing; say how to get in, and wait")
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         _install()
         found = image.ensure(_say)
@@ -128,4 +127,5 @@ def _cases(made: machine.Machine, only: str) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(main(sys.argv[1:]))
