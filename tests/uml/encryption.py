@@ -19,6 +19,7 @@ from typing import Any
 from swarmpy.adapters.netns import inside
 from swarmpy.adapters.overlay import KernelOverlay
 from swarmpy.adapters.xfrm import KernelCipher
+from swarmpy.lab.processes import patience
 from swarmpy.ports import CipherTable, Link, Neighbour, Secret
 from tests.contracts.forger import process, send
 from tests.contracts.netlab import Lab, ip
@@ -152,7 +153,7 @@ class Stream(threading.Thread):
             self.sent += 1
             if self.sent % 8 == 0:
                 self.drain(0.001)
-        self.drain(1)
+        self.drain(patience())
 
     def drain(self, wait: float) -> None:
         self.socket.settimeout(wait)
