@@ -34,6 +34,12 @@ PORT = 8080
 ENGINE, DAEMON = Path("/run/docker.sock"), Path("/run/swarmpy/swarmpy.sock")
 NETNS = Path("/run/netns")
 UNITS = Path("/etc/systemd/system")
+ASK = """
+import socket, sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), float(sys.argv[3]))
+s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+print(b"".join(iter(lambda: s.recv(4096), b"")).decode())
+"""
 SWARMPY = f"""#!/bin/sh
 export PYTHONPATH={ROOT}
 exec /opt/venv/bin/python -m swarmpy "$@"
@@ -80,8 +86,8 @@ def process(service: str) -> str:
 
 def get() -> str:
     """One request from outside; "" where it failed."""
-    words = ["ip", "netns", "exec", "outside", "busybox", "wget", "-T", str(int(5 * patience())), "-qO-"]
-    return run(*words, f"http://{DOOR}:{PORT}/", check=False)
+    words = ["ip", "netns", "exec", "outside", "/opt/venv/bin/python", "-c", ASK]
+    return run(*words, DOOR, str(PORT), str(5 * patience()), check=False)
 
 
 @contextmanager
