@@ -342,6 +342,7 @@ def main() -> None:
         asyncio.run(life(lab, found))
     finally:
         Path("/run/out/found").write_text(json.dumps(found))
+        lab.close()
 
 
 if __name__ == "__main__":
