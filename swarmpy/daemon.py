@@ -24,6 +24,7 @@ from swarmpy.adapters.docker import DockerEngine
 from swarmpy.adapters.driver import NetworkDriver
 from swarmpy.adapters.interfaces import usable_interfaces
 from swarmpy.adapters.ipvs import IpvsBalancer
+from swarmpy.adapters.netns import ends_with_us
 from swarmpy.adapters.nftables import NftBalancer, NftGuard, NftMesh
 from swarmpy.adapters.overlay import KernelOverlay
 from swarmpy.adapters.prober import UdpProber
@@ -136,6 +137,12 @@ async def serve(state_dir: Path, socket: Path, engine_url: str, balancer: str = 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if ends_with_us():
+        logger.warning(
+            "the daemon has mounts of its own: the namespaces of its networks end with it, and running "
+            "containers lose their networks when it is restarted; take ProtectHome, ProtectKernelModules, "
+            "PrivateMounts and the like out of its unit"
+        )
     tools = RealTools(state_dir, engine_url, balancer)
     node = Node(tools)
     api = ApiServer(node, engine_url, entropy=tools.entropy)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from swarmpy.adapters.raft.tamed import pysyncobj
+from swarmpy.lab.processes import patience
 
 LIBRARY = pysyncobj.pickle
 """Imported by now, tamed: it changes pickle's own unpickler (before the guard stands there), and sockets."""
@@ -22,6 +23,11 @@ LIBRARY = pysyncobj.pickle
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("lab") is not None)
+    if patience() > 1:  # an emulated machine: the tests' own deadlines are put off too
+        for item in items:
+            marker = item.get_closest_marker("timeout")
+            if marker is not None:
+                item.add_marker(pytest.mark.timeout(marker.args[0] * patience()), append=False)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

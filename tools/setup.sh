@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes a fresh checkout ready: system packages that the lab needs, a virtual environment in .venv with the
 # locked dependencies, and swarmpy itself (editable). Running it again when all is there takes no time.
+# With the word `qemu` it installs instead what `python -m tests.qemu` needs beside that: a virtual machine.
 #
 # What belongs here: installing. What does not: running anything of swarmpy.
 set -euo pipefail
@@ -28,6 +29,15 @@ missing_packages() {
     if grep -qs Y /sys/module/apparmor/parameters/enabled && ! has apparmor_parser; then
         echo apparmor
     fi
+}
+
+# For machines with a kernel of their own, which few need: 25 MB that `make setup` leaves out.
+missing_for_qemu() {
+    local pair
+    for pair in qemu-system-x86_64:qemu-system-x86 debootstrap:debootstrap mke2fs:e2fsprogs \
+        ssh:openssh-client ssh-keygen:openssh-client; do
+        has "${pair%%:*}" || echo "${pair##*:}"
+    done
 }
 
 # A library is asked for by its name too. ldconfig knows where this machine keeps libraries.
@@ -93,6 +103,23 @@ install_packages() {
     fi
 }
 
+install_for_qemu() {
+    local wanted
+    wanted=$(missing_for_qemu | sort -u | tr '\n' ' ')
+    if [ -z "$wanted" ]; then return 0; fi
+    if ! can_install; then
+        warn "the virtual machine needs these packages, and they cannot be installed here (not root, or no apt-get):"
+        warn "  as root: apt-get install --no-install-recommends $wanted"
+        exit 1
+    fi
+    say "installing $wanted"
+    # shellcheck disable=SC2086 # package names are words
+    if ! apt_install $wanted; then
+        warn "apt-get could not install all of: $wanted; its own words are above"
+        exit 1
+    fi
+}
+
 # ---------------------------------------------------------------- Python
 
 # 3.11 or newer, able to make a virtual environment with pip inside.
@@ -151,5 +178,9 @@ install_python() {
     say "done: .venv/bin/swarmpy is ready"
 }
 
-install_packages
-install_python
+if [ "${1:-}" = qemu ]; then
+    install_for_qemu
+else
+    install_packages
+    install_python
+fi

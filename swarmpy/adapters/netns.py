@@ -32,6 +32,19 @@ def apart(work: Callable[..., T], *arguments: Any) -> T:
     return _run(_leave, work, arguments)
 
 
+def ends_with_us(folder: str = "/run/netns") -> bool:
+    """Whether names that this process gives to namespaces end with it: its mounts follow those of the
+    machine, but are not those."""
+    best, fields = "", ""
+    with open("/proc/self/mountinfo") as mounts:
+        for line in mounts:
+            left = line.partition(" - ")[0].split()
+            point = left[4].rstrip("/") + "/"
+            if (folder + "/").startswith(point) and len(point) >= len(best):
+                best, fields = point, " ".join(left[6:])
+    return "master:" in fields
+
+
 def _run(move: Callable[[], None], work: Callable[..., T], arguments: tuple[Any, ...]) -> T:
     results: list[T] = []
     failures: list[BaseException] = []

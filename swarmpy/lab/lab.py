@@ -18,7 +18,7 @@ from typing import TypeVar
 from swarmpy.lab import cgroups, cluster, images, layout, machine, network, nodes, unixhttp
 from swarmpy.lab.errors import LabError
 from swarmpy.lab.layout import CLIENT, REGISTRY, SWITCH, Lab, Node
-from swarmpy.lab.processes import Process, entering, find, until
+from swarmpy.lab.processes import Process, entering, find, patience, until
 
 T = TypeVar("T")
 Tell = Callable[[str], None]
@@ -33,13 +33,16 @@ def up(
     workers: int = 2,
     with_cluster: bool = True,
     host_link: bool = False,
+    balancer: str = "auto",
 ) -> Lab:
     """Make a lab; returns when every node is Ready. Whatever goes wrong, nothing of it is left.
 
     Raises LabError, or KeyboardInterrupt when interrupted.
     """
     machine.require()
-    lab = layout.create(name, managers, workers, cluster=with_cluster)
+    if balancer == "ipvs":
+        machine.require_ipvs()
+    lab = layout.create(name, managers, workers, cluster=with_cluster, balancer=balancer)
     try:
         with layout.locked(lab.folder / "lab.json"):
             _raise(lab, tell, host_link=host_link)
@@ -202,7 +205,7 @@ def run_in(
         check=False,
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=timeout * patience(),
         input=text,
         env=nodes.environment(),
     )

@@ -28,6 +28,8 @@ REGISTRY_PORT = 5000
 LOCKED_REGISTRY_PORT = 5001
 LOCKED_REGISTRY_USER = "lab"
 LOCKED_REGISTRY_PASSWORD = "lab-password"  # noqa: S105 - a lab's credential, meant to be known
+BALANCERS = ("auto", "nftables", "ipvs")
+"""As `swarmpy daemon --balancer` takes them."""
 SWITCH = "switch"
 REGISTRY = "r1"
 CLIENT = "c1"
@@ -66,6 +68,8 @@ class Lab:
     subnet: int
     nodes: tuple[Node, ...]
     cluster: bool
+    balancer: str = "auto"
+    """What the daemons balance with: see `swarmpy daemon --balancer`."""
 
     def node(self, name: str) -> Node:
         """The node called `name`. Raises LabError."""
@@ -107,7 +111,9 @@ def folder_of(name: str) -> Path:
     return root() / name
 
 
-def plan(name: str, managers: int, workers: int, *, subnet: int, cluster: bool) -> Lab:
+def plan(
+    name: str, managers: int, workers: int, *, subnet: int, cluster: bool, balancer: str = "auto"
+) -> Lab:
     """The plan of a new lab. Raises LabError for a name or a size that cannot be."""
     if not _NAME.fullmatch(name):
         raise LabError(f"{name!r} cannot name a lab: use 1 to 20 lower-case letters, digits and inner dashes")
@@ -123,7 +129,7 @@ def plan(name: str, managers: int, workers: int, *, subnet: int, cluster: bool) 
         Node(label, role, f"10.99.{subnet}.{host}", f"02:99:00:00:{subnet:02x}:{host:02x}")
         for label, role, host in places
     )
-    lab = Lab(name, root() / name, subnet, nodes, cluster)
+    lab = Lab(name, root() / name, subnet, nodes, cluster, balancer)
     longest = max(len(str(lab.home(node))) for node in nodes) + len("/sockets/swarmpy/swarmpy.sock")
     if longest > 107:  # sizeof(sun_path) - 1
         raise LabError(
@@ -138,7 +144,7 @@ def plan(name: str, managers: int, workers: int, *, subnet: int, cluster: bool) 
     return lab
 
 
-def create(name: str, managers: int, workers: int, *, cluster: bool) -> Lab:
+def create(name: str, managers: int, workers: int, *, cluster: bool, balancer: str = "auto") -> Lab:
     """Plan a lab, take its name and a free subnet, and save it. Raises LabError when the name is taken."""
     plan(name, managers, workers, subnet=0, cluster=cluster)
     with _whole_root() as base:
@@ -151,7 +157,7 @@ def create(name: str, managers: int, workers: int, *, cluster: bool) -> Lab:
         free = [number for number in range(256) if number not in taken]
         if not free:
             raise LabError("256 labs are up already; take one down first")
-        lab = plan(name, managers, workers, subnet=free[0], cluster=cluster)
+        lab = plan(name, managers, workers, subnet=free[0], cluster=cluster, balancer=balancer)
         lab.folder.mkdir(mode=0o700)
         record = asdict(lab) | {"folder": str(lab.folder)}
         (lab.folder / "lab.json.new").write_text(json.dumps(record, indent=1))

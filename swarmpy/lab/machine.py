@@ -11,7 +11,9 @@ import struct
 import subprocess
 from pathlib import Path
 
+from swarmpy.adapters.ipvs import kernel
 from swarmpy.lab.errors import LabError
+from swarmpy.ports import FabricError
 
 _PROGRAMS = {
     "dockerd": "docker.io",
@@ -46,6 +48,14 @@ def require() -> None:
         )
     for kind, what in (("bridge", "bridges"), ("veth", "virtual cables"), ("vxlan", "VXLAN")):
         _try_link(kind, what)
+
+
+def require_ipvs() -> None:
+    """Load IPVS for all nodes. Raises LabError where this machine's kernel has none."""
+    try:
+        kernel.load()
+    except FabricError as error:
+        raise LabError(f"--balancer ipvs cannot be: {error}") from None
 
 
 def busybox() -> Path:

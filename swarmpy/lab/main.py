@@ -24,6 +24,7 @@ _EPILOG = """\
 A lab is a whole cluster on this machine. Every node is a set of namespaces with its own Docker Engine and its
 own swarmpy daemon: managers m1.., workers w1.., a registry r1 (registry:5000, and registry:5001 with a
 password), and an outside client c1. Images that every node has: busybox, sleeper, web:1, web:2.
+On an emulated machine, SWARMPY_LAB_PATIENCE=10 waits ten times longer for everything.
 """
 
 
@@ -74,6 +75,10 @@ def _parser() -> Parser:
     up.add_argument(
         "--host-link", action="store_true", help="let this machine reach the nodes' addresses too"
     )
+    up.add_argument(
+        "--balancer", choices=layout.BALANCERS, default="auto",
+        help="what balances services' connections (default: %(default)s, see swarmpy daemon --help)",
+    )  # fmt: skip
     add("down", _down, "remove a lab and everything it made")
     add("status", _status, "what of a lab runs")
     execute = add("exec", _exec, "run a command inside a node: exec NODE -- CMD...")
@@ -129,6 +134,7 @@ def _up(args: argparse.Namespace) -> int:
         workers=args.workers,
         with_cluster=not args.no_cluster,
         host_link=args.host_link,
+        balancer=args.balancer,
     )
     flag = "" if lab.name == layout.DEFAULT_NAME else f" --name {lab.name}"
     print(f"lab {lab.name} is up. Try:")

@@ -149,6 +149,7 @@ def start_daemon(lab: Lab, node: Node) -> None:
     """Start the node's swarmpy daemon and wait until it answers."""
     command = [sys.executable, "-m", "swarmpy", "daemon", "--state-dir", "/var/lib/swarmpy"]
     command += ["--socket", "/run/swarmpy/swarmpy.sock", "--engine", "unix:///run/docker.sock"]
+    command += ["--balancer", lab.balancer]
     _start(lab, node, "daemon", command, swarmpy_socket(lab, node))
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from swarmpy.lab.errors import LabError
 
 NAMESPACES = ("-m", "-u", "-i", "-n", "-p", "-C")
+MOST_PATIENCE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +164,34 @@ def last_words(log: Path, lines: int = 5) -> str:
         return "(none)"
 
 
+def patience() -> float:
+    """How many times longer than elsewhere everything may take: $SWARMPY_LAB_PATIENCE, for machines that are
+    emulated; 1 where it is not set. Raises LabError for what is no number from 1 to MOST_PATIENCE."""
+    given = os.environ.get("SWARMPY_LAB_PATIENCE", "1")
+    try:
+        found = float(given)
+    except ValueError:
+        found = 0.0
+    if not 1 <= found <= MOST_PATIENCE:
+        raise LabError(f"SWARMPY_LAB_PATIENCE is a number from 1 to {MOST_PATIENCE}, not {given!r}")
+    return found
+
+
 def until(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
-    """Wait for a condition, looking 50 times a second. Raises LabError(otherwise) after `seconds`."""
+    """Wait for a condition, looking 50 times a second (see `pause`). Raises LabError(otherwise) after
+    `seconds`, times `patience`."""
+    seconds *= patience()
     deadline = time.monotonic() + seconds
-    while not condition():
+    while True:
+        began = time.monotonic()
+        if condition():
+            return
         if time.monotonic() > deadline:
             raise LabError(f"{otherwise} (waited {seconds:g} s)")
-        time.sleep(0.02)
+        time.sleep(pause(0.02, began))
+
+
+def pause(usual: float, began: float) -> float:
+    """Seconds until the next look, after one that began then: where everything is slow, looking must leave
+    the processors to what is waited for."""
+    return usual if patience() == 1 else max(usual, time.monotonic() - began)

@@ -14,6 +14,7 @@ from typing import IO
 from urllib.parse import quote
 
 from swarmpy.lab.errors import LabError
+from swarmpy.lab.processes import patience
 
 NO_AUTH = base64.urlsafe_b64encode(b"{}").decode()
 
@@ -48,8 +49,9 @@ def request(
     headers: dict[str, str] | None = None,
     timeout: float = 60,
 ) -> tuple[int, bytes]:
-    """One request; (status, body). Raises OSError or http.client.HTTPException."""
-    connection = _Connection(path, timeout)
+    """One request; (status, body). `timeout` in seconds, times `patience`. Raises OSError or
+    http.client.HTTPException."""
+    connection = _Connection(path, timeout * patience())
     try:
         connection.request(method, target, body=body, headers=headers or {})
         reply = connection.getresponse()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from swarmpy.lab import lab as labs
 from swarmpy.lab.layout import Lab
+from swarmpy.lab.processes import patience, pause
 
 WEB_1, WEB_2 = "registry:5000/web:1", "registry:5000/web:2"
 Done = subprocess.CompletedProcess[str]
@@ -137,7 +138,7 @@ def _run(command: list[str], host: dict[str, str], check: bool, seconds: float) 
         capture_output=True,
         text=True,
         env=env | host,
-        timeout=seconds,
+        timeout=seconds * patience(),
         stdin=subprocess.DEVNULL,
     )
     if check:
@@ -146,9 +147,12 @@ def _run(command: list[str], host: dict[str, str], check: bool, seconds: float) 
 
 
 def until(condition: Callable[[], object], seconds: float, what: str) -> float:
-    """Wait for a condition; returns the seconds it took. Fails at the deadline."""
-    began = time.monotonic()
+    """Wait for a condition; returns the seconds it took. Fails at the deadline, which emulated machines put off
+    (`patience`)."""
+    seconds *= patience()
+    began = looked = time.monotonic()
     while not condition():
         assert time.monotonic() - began < seconds, f"not within {seconds:g} s: {what}"
-        time.sleep(0.05)
+        time.sleep(pause(0.05, looked))
+        looked = time.monotonic()
     return time.monotonic() - began

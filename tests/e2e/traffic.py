@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from swarmpy.lab.layout import CLIENT
+from swarmpy.lab.processes import patience
 from tests.e2e.cluster import Cluster, until
 
 ASK = "import sys, urllib.request as r; a = sys.argv; print(r.urlopen(a[1], timeout=float(a[2])).read().decode())"
@@ -23,7 +24,7 @@ class Traffic:
         self.result: dict[str, Any] = {}
 
     def end(self) -> None:
-        out, err = self._process.communicate(timeout=60)  # the end of its input ends it
+        out, err = self._process.communicate(timeout=60 * patience())  # the end of its input ends it
         assert out, err
         self.result = json.loads(out.splitlines()[-1])
 
@@ -35,9 +36,21 @@ class Traffic:
 
 @contextmanager
 def traffic(cluster: Cluster, *targets: str, rate: float = 40, keep: bool = False) -> Iterator[Traffic]:
-    """Requests in turn to the targets (HOST:PORT) for the length of the block; `keep`: over kept connections."""
+    """Requests in turn to the targets (HOST:PORT) for the length of the block; `keep`: over kept connections.
+    On an emulated machine (`patience`) fewer, which may take longer."""
+    rate, seconds = rate / patience(), 5 * patience()
     command = [sys.executable, "-m", "swarmpy", "lab", "exec", "--name", cluster.lab.name, CLIENT, "--"]
-    command += [sys.executable, "-m", "swarmpy.lab.load", "--until-eof", "--rate", str(rate), *targets]
+    command += [
+        sys.executable,
+        "-m",
+        "swarmpy.lab.load",
+        "--until-eof",
+        "--rate",
+        str(rate),
+        "--timeout",
+        str(seconds),
+        *targets,
+    ]
     command += ["--keep-alive"] if keep else []
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
@@ -55,7 +68,7 @@ def traffic(cluster: Cluster, *targets: str, rate: float = 40, keep: bool = Fals
 def get(cluster: Cluster, node: str, target: str, seconds: float = 5) -> str:
     """One request from a node; "" where it failed."""
     words = [sys.executable, "-m", "swarmpy", "lab", "exec", "--name", cluster.lab.name, node, "--"]
-    words += [sys.executable, "-c", ASK, f"http://{target}/", str(seconds)]
+    words += [sys.executable, "-c", ASK, f"http://{target}/", str(seconds * patience())]
     return subprocess.run(words, capture_output=True, text=True, check=False).stdout
 
 

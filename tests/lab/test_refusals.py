@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,20 @@ def test_words_that_are_refused(pair: Lab) -> None:
         assert (done.stdout, done.stderr.count("\n")) == ("", 1)
     assert names == [pair.name]
     assert not layout.folder_of("void").exists()
+
+
+def test_ipvs_is_asked_for_before_anything_is_made(pair: Lab) -> None:
+    """Kernels differ: one without IPVS says so first, one with it gets as far as the next fault."""
+    done = lab("up", "--name", "void", "--balancer", "ipvs", "--managers", "0")
+    there = Path("/proc/net/ip_vs").exists()
+    sentence = (
+        "a lab has 1 to 49 managers, not 0" if there else "--balancer ipvs cannot be: the kernel has no IPVS"
+    )
+    assert sentence in done.stderr
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert not layout.folder_of("void").exists()
+    other = lab("up", "--name", "void", "--balancer", "chance")
+    assert "invalid choice: 'chance'" in other.stderr
 
 
 @pytest.mark.parametrize("verb", ["up", "down", "status"])

@@ -19,9 +19,11 @@ from typing import Any
 from swarmpy.adapters.netns import inside
 from swarmpy.adapters.overlay import KernelOverlay
 from swarmpy.adapters.xfrm import KernelCipher
+from swarmpy.lab.processes import patience
 from swarmpy.ports import CipherTable, Link, Neighbour, Secret
 from tests.contracts.forger import process, send
 from tests.contracts.netlab import Lab, ip
+from tests.contracts.tap import Tap
 
 PLAIN, SEALED = 4789, 4790
 SECRET, OPEN = 5000, 5001
@@ -88,53 +90,6 @@ class Echo(threading.Thread):
                 self.socket.sendto(data, peer)
 
 
-class Tap(threading.Thread):
-    """Everything on the underlay's wire to the first node."""
-
-    def __init__(self, lab: Lab, port: str) -> None:
-        super().__init__(daemon=True)
-        self.socket = inside(lab.hub, socket.socket, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-        self.socket.bind((port, 3))
-        self.socket.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)
-        self.packets: list[bytes] = []
-        self.marker = inside(lab.hub, socket.socket, socket.AF_PACKET, socket.SOCK_RAW)
-        self.marker.bind((port, 0))
-        self.seen = threading.Event()
-        self.start()
-
-    def run(self) -> None:
-        while True:
-            packet = self.socket.recv(4000)
-            if packet[12:14] == b"\x88\xb5":
-                self.seen.set()
-            else:
-                self.packets.append(packet)
-
-    def take(self) -> dict[str, Any]:
-        """What came since the last time: protocols of IPv4, UDP's ports, fragments, canaries."""
-        self.seen.clear()
-        self.marker.send(b"\xff" * 6 + bytes(6) + b"\x88\xb5" + bytes(46))
-        assert self.seen.wait(5)
-        packets, self.packets = self.packets, []
-        found: dict[str, Any] = {
-            "protocols": set(),
-            "ports": set(),
-            "fragments": 0,
-            "canaries": 0,
-            "longest": 0,
-        }
-        for packet in packets:
-            if packet[12:14] != b"\x08\x00":
-                continue
-            found["protocols"].add(packet[23])
-            found["longest"] = max(found["longest"], len(packet) - 14)
-            found["fragments"] += bool(struct.unpack_from("!H", packet, 20)[0] & 0x3FFF)
-            found["canaries"] += CANARY in packet
-            if packet[23] == 17:
-                found["ports"].add(struct.unpack_from("!H", packet, 36)[0])
-        return {key: sorted(one) if isinstance(one, set) else one for key, one in found.items()}
-
-
 def asked(node: Node, vni: int, data: bytes = CANARY, wait: float = 5) -> bool:
     """Whether the other node's echo answers."""
     with udp(node.room(vni), INSIDE[vni][node.number]) as made:
@@ -198,7 +153,7 @@ class Stream(threading.Thread):
             self.sent += 1
             if self.sent % 8 == 0:
                 self.drain(0.001)
-        self.drain(1)
+        self.drain(patience())
 
     def drain(self, wait: float) -> None:
         self.socket.settimeout(wait)
@@ -301,7 +256,7 @@ async def life(lab: Lab, found: dict[str, Any]) -> None:
     one, two = (Node(lab, number) for number in range(2))
     stranger = lab.space("stranger")
     lab.plug(stranger, "eth0", "under", f"{STRANGER}/24")
-    tap = Tap(lab, port_of(lab, 0))
+    tap = Tap(lab.hub, port_of(lab, 0), CANARY)
     nodes = (one, two)
     found["probe"] = await one.cipher.probe()
     for node in nodes:
@@ -387,6 +342,7 @@ def main() -> None:
         asyncio.run(life(lab, found))
     finally:
         Path("/run/out/found").write_text(json.dumps(found))
+        lab.close()
 
 
 if __name__ == "__main__":

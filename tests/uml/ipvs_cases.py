@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from swarmpy.adapters.ipvs import IpvsBalancer, kernel, steps
+from swarmpy.adapters.ipvs.iptmarks import IptMarks
+from swarmpy.adapters.ipvs.nftmarks import NftMarks
 from swarmpy.adapters.ipvs.steps import Step, Verb
-from swarmpy.adapters.netns import inside
+from swarmpy.adapters.netns import apart, inside
 from swarmpy.adapters.nftables import routes
+from swarmpy.adapters.nftables.render import MARKING, TABLE
 from swarmpy.ports import FabricError, Return, SandboxTable
 from tests.contracts.netlab import Lab, call, connect, dial, say
 from tests.contracts.test_balancer import (  # noqa: F401  fixtures
@@ -116,6 +119,10 @@ def tables(*words: str) -> None:
     subprocess.run(["iptables-legacy", *words], check=True, capture_output=True)
 
 
+def nft(command: str) -> None:
+    subprocess.run(["nft", command], check=True, capture_output=True)
+
+
 def told(*what: Step) -> None:
     kernel.carry_out(what)
 
@@ -131,12 +138,31 @@ DAMAGE = {
     "a setting": lambda: routes.set_switch("ipv4/vs/expire_nodest_conn", "0"),
     "the way": lambda: ip("rule", "del", "priority", "20001"),
     "the way of version 6": lambda: ip("-6", "rule", "del", "priority", "20001"),
+}
+IPT_DAMAGE = {
     "rules flushed": lambda: tables("-t", "mangle", "-F"),
     "the chain emptied": lambda: tables("-t", "mangle", "-F", "SWARMPY"),
     "the jump": lambda: tables("-t", "filter", "-D", "OUTPUT", "-j", "SWARMPY"),
     "the jump twice": lambda: tables("-t", "mangle", "-A", "OUTPUT", "-j", "SWARMPY"),
     "a rule": lambda: tables("-t", "mangle", "-D", "SWARMPY", "2"),
 }
+NFT_DAMAGE = {
+    "rules flushed": lambda: nft(f"flush table {TABLE}"),
+    "everything flushed": lambda: nft("flush ruleset"),
+    "the chain emptied": lambda: nft(f"flush chain {TABLE} {MARKING}"),
+    "the map emptied": lambda: nft(f"flush map {TABLE} vip4"),
+    "an element": lambda: nft(f"delete element {TABLE} vip4 {{ {VIP} }}"),
+    "a rule added": lambda: nft(f"insert rule {TABLE} {MARKING} accept"),
+}
+
+
+def by_nftables() -> bool:
+    """Whether marks are made by nftables on this kernel: what the balancer prefers."""
+    try:
+        apart(NftMarks().probe)
+    except FabricError:
+        return False
+    return True
 
 
 async def test_damage_by_others_is_seen_and_mended(balancer: IpvsBalancer, lab: Lab) -> None:  # noqa: F811
@@ -144,7 +170,7 @@ async def test_damage_by_others_is_seen_and_mended(balancer: IpvsBalancer, lab: 
     print_of = await balancer.apply(lab.client, wanted, None)
     inside(lab.client, tables, "-t", "mangle", "-A", "INPUT", "-j", "ACCEPT")
     assert await balancer.observe(lab.client) == print_of, "others' own rules do not matter"
-    for what, damage in DAMAGE.items():
+    for what, damage in (DAMAGE | (NFT_DAMAGE if by_nftables() else IPT_DAMAGE)).items():
         inside(lab.client, damage)
         assert await balancer.observe(lab.client) != print_of, what
         assert await balancer.apply(lab.client, wanted, wanted) == print_of, what
@@ -224,9 +250,11 @@ async def test_returns_need_nftables_and_services_work_without(balancer: IpvsBal
     wanted = SandboxTable(
         table(*BACKENDS).services, "10.50.0.21", (Return(1, "02:00:00:00:00:01", "10.50.0.6"),)
     )
+    without = IpvsBalancer((IptMarks,))
     with pytest.raises(FabricError, match="containers on the ingress network need nftables"):
-        await balancer.apply(lab.client, wanted, None)
+        await without.apply(lab.client, wanted, None)
     assert answers(lab.client, VIP) == dict.fromkeys(BACKENDS, 2)
+    await without.clear(lab.client)
 
 
 async def test_what_ipvs_does_not_balance_never_leaves(balancer: IpvsBalancer, lab: Lab) -> None:  # noqa: F811

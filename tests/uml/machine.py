@@ -4,6 +4,9 @@ VXLAN, netem), with this machine's files read-only as its root.
 What belongs here: booting it, running one command in it, its output and status, and its end. What does not:
 what is tested there. A machine lives as long as one command. Where it cannot run, MachineError says what is
 missing; nothing is skipped. It leaves no process and no file behind, whatever happens to it.
+
+Where SWARMPY_KERNEL is `here` no machine is started: the command runs on this kernel, which then is one of
+`python -m tests.qemu`.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from swarmpy.lab.processes import patience
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 KERNEL = "linux.uml"
@@ -85,10 +90,37 @@ def run(
 
     What the command writes to /run/out is found in `files`. Raises MachineError, also when the deadline passes.
     """
+    if os.environ.get("SWARMPY_KERNEL") == "here":
+        return _here(command, modules, environment or {}, deadline * patience())
     if lacks := missing():
         raise MachineError("User-mode Linux cannot run: " + "; ".join(lacks))
     with tempfile.TemporaryDirectory(prefix="swarmpy-uml-") as place:
         return _boot(Path(place), _work(command, modules, environment or {}), deadline, memory)
+
+
+def _here(
+    command: Sequence[str], modules: Sequence[str], environment: Mapping[str, str], deadline: float
+) -> Done:
+    out = Path("/run/out")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    began = time.monotonic()
+    line = [*(["modprobe", "-a", *modules, "&&"] if modules else []), shlex.join(command)]
+    process = subprocess.Popen(
+        ["sh", "-c", " ".join(line)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True, cwd=ROOT,
+        env={**os.environ, "PATH": _PATH, "PYTHONPATH": str(ROOT), **environment},
+    )  # fmt: skip
+    try:
+        output, _ = process.communicate(timeout=deadline)
+    except subprocess.TimeoutExpired:
+        raise MachineError(f"the command did not end within {deadline:.0f} s") from None
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    files = {one.name: one.read_text(errors="replace") for one in out.iterdir()}
+    shutil.rmtree(out)
+    return Done(process.returncode, output, files, time.monotonic() - began)
 
 
 def python(code: str, **more) -> Done:

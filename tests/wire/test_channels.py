@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from asyncio import sslproto
 
 import pytest
 
@@ -132,6 +133,24 @@ async def test_a_sender_into_silence_is_freed(town: Town, relays) -> None:
 
     with pytest.raises(WireError):
         await asyncio.wait_for(flood(), 3)
+
+
+async def test_a_channel_is_cut_whose_connection_is_closed_already(town: Town, monkeypatch) -> None:
+    """Seen with Python 3.11.2, whose abort fails there: this is that abort."""
+
+    def abort(self) -> None:
+        self._closed = True
+        self._ssl_protocol._abort()
+
+    monkeypatch.setattr(sslproto._SSLProtocolTransport, "abort", abort)
+    server = await town.server(settings=QUICK)
+    server.on_channel("session", echo)
+    channel = await town.wire("w1", "worker", settings=QUICK).open(at(server), "session", {})
+    for _ in range(2):
+        channel._transport.close()
+    channel.cut("enough")
+    with pytest.raises(WireError, match="enough"):
+        await channel.recv()
 
 
 async def test_reconnecting_after_a_break(town: Town, relays) -> None:

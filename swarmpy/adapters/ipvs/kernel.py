@@ -17,6 +17,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -61,6 +62,8 @@ _OPTIONAL = ("run_estimation",)  # kernels before 5.13 always estimate
 
 def load() -> None:
     """Load what the kernel needs. Raises FabricError where it has no IPVS."""
+    with suppress(FabricError):
+        _family()  # the kernel loads it by itself when it is asked for: this process may not be allowed to
     program = shutil.which("modprobe", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if program and not _TABLE.exists():
         subprocess.run([program, "-a", "ip_vs", "ip_vs_rr"], capture_output=True, check=False)

@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     Socket = aiohttp.ClientWebSocketResponse[bool] | web.WebSocketResponse
 
 
+def abort(transport: asyncio.Transport) -> None:
+    """End a connection at once. Where it was closed twice, and so ends already, an older Python's abort
+    fails (that of 3.11.2, which Debian 12 has)."""
+    with contextlib.suppress(AttributeError):
+        transport.abort()
+
+
 class ChannelRefusedError(WireError, RefusedError):
     """The channel ended with a refusal: a WireError for who only knows ports, with code and message."""
 
@@ -137,7 +144,7 @@ class WireChannel:
         """End at once, without goodbye."""
         self._finish(reason)
         if self._transport is not None:
-            self._transport.abort()
+            abort(self._transport)
 
     async def refuse(self, refusal: RefusedError) -> None:
         """Tell the other side why, then close."""
@@ -176,7 +183,7 @@ class WireChannel:
                 await self._socket.close()
         except (TimeoutError, aiohttp.ClientError, OSError, RuntimeError):
             if self._transport is not None:
-                self._transport.abort()
+                abort(self._transport)
         if self._reader is not None and self._reader is not asyncio.current_task():
             self._reader.cancel()
             await asyncio.wait([self._reader])

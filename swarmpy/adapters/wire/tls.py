@@ -15,7 +15,7 @@ import aiohttp
 from aiohttp import web
 
 from swarmpy.adapters.wire import codec, dialer
-from swarmpy.adapters.wire.channel import WireChannel
+from swarmpy.adapters.wire.channel import WireChannel, abort
 from swarmpy.adapters.wire.faults import PeersFaults, explain
 from swarmpy.adapters.wire.gate import Gate
 from swarmpy.adapters.wire.listener import Listener
@@ -176,7 +176,7 @@ class TlsWire:
                 channel.cut(f"node {node_id} was cut off")
         for transport in self._accepted():
             if self._gate.node_id(transport) == node_id:
-                transport.abort()
+                abort(transport)
 
     def _dial(self) -> aiohttp.ClientSession:
         if self._stopped:
@@ -198,7 +198,7 @@ class TlsWire:
                 channel.cut(refusal)
         for transport in self._accepted():
             if not self._gate.trusted(transport):
-                transport.abort()
+                abort(transport)
 
     def _accepted(self) -> list[asyncio.Transport]:
         """Live connections that others dialled."""
@@ -217,23 +217,23 @@ class TlsWire:
         """Bound connections, and those without a certificate more tightly and in time."""
         if len(self._accepted()) > self._settings.connections:
             log.warning("more than %d connections: one is refused", self._settings.connections)
-            transport.abort()
+            abort(transport)
             return
         if transport.get_extra_info("ssl_object").getpeercert(binary_form=True):
             return
         self._strangers = {one: None for one in self._strangers if not one.is_closing()}
         if len(self._strangers) >= self._settings.strangers and not self._make_room():
-            transport.abort()
+            abort(transport)
             return
         self._strangers[transport] = None
         loop = asyncio.get_running_loop()
-        loop.call_later(self._settings.stranger_seconds, transport.abort)
+        loop.call_later(self._settings.stranger_seconds, abort, transport)
 
     def _make_room(self) -> bool:
         """End the oldest stranger's connection that asks nothing: idle ones must not keep out a join."""
         for one in self._strangers:
             if one not in self._serving.asking:
-                one.abort()
+                abort(one)
                 del self._strangers[one]
                 return True
         return False
@@ -250,7 +250,7 @@ def _transport(socket: aiohttp.ClientWebSocketResponse[bool]) -> asyncio.Transpo
 def _drop(socket: aiohttp.ClientWebSocketResponse[bool]) -> None:
     transport = _transport(socket)
     if transport is not None:
-        transport.abort()
+        abort(transport)
     _release(socket)
 
 
