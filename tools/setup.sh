@@ -24,6 +24,8 @@ missing_packages() {
     done
     # a kernel of its own for tests; Debian builds it for this machine type only
     if [ "$(uname -m)" = x86_64 ]; then has linux.uml || echo user-mode-linux; fi
+    # It needs a helper on processors with AMX: tests/uml/registers.c
+    if grep -qw amx_tile /proc/cpuinfo; then has cc || printf '%s\n' gcc libc6-dev; fi
     static_busybox || echo busybox-static
     has_library libnftables.so.1 || echo libnftables1
     if grep -qs Y /sys/module/apparmor/parameters/enabled && ! has apparmor_parser; then

@@ -29,6 +29,7 @@ from swarmpy.lab.processes import patience
 ROOT = Path(__file__).resolve().parent.parent.parent
 KERNEL = "linux.uml"
 MODULES = Path("/usr/lib/uml/modules")
+REGISTERS = Path(__file__).with_name("registers.c")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _INIT = """#!/bin/sh
@@ -75,6 +76,8 @@ def missing() -> list[str]:
             found.append(f"{program} is not installed: apt-get install {package}")
     if not MODULES.is_dir():
         found.append(f"{MODULES} is not there: apt-get install user-mode-linux")
+    if _wide() and shutil.which("cc") is None:
+        found.append("cc is not installed, and this processor has AMX: apt-get install gcc libc6-dev")
     return found
 
 
@@ -155,12 +158,13 @@ def _boot(place: Path, work: str, deadline: float, memory: str) -> Done:
         str(shutil.which(KERNEL, path=_PATH)), f"mem={memory}", "rootfstype=hostfs", "rootflags=/", "ro", "quiet",
         f"init={init}", "con=null", "con0=null,fd:1", f"uml_dir={place}/", "umid=machine", "panic=-1",
     ]  # fmt: skip
+    environment = {"PATH": _PATH, "TMPDIR": "/dev/shm", **_wider(place)}
     began = time.monotonic()
     console = place / "console"
     with console.open("wb") as printed:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=printed, stderr=subprocess.STDOUT, start_new_session=True,
-            env={"PATH": _PATH, "TMPDIR": "/dev/shm"},
+            env=environment,
         )  # fmt: skip
         try:
             process.wait(deadline)
@@ -174,6 +178,34 @@ def _boot(place: Path, work: str, deadline: float, memory: str) -> Done:
     if "status" not in files:
         raise MachineError(f"User-mode Linux ended before its command did:\n{_shown(out, console)}")
     return Done(int(files["status"]), _shown(out, console), files, time.monotonic() - began)
+
+
+def _wide() -> bool:
+    """Whether the processor has registers that User-mode Linux does not know of (see registers.c)."""
+    return "amx_tile" in Path("/proc/cpuinfo").read_text().split()
+
+
+def _wider(place: Path) -> dict[str, str]:
+    """What makes it run with them. Raises MachineError where that cannot be compiled."""
+    if not _wide():
+        return {}
+    library = place / "registers.so"
+    command = [
+        "cc",
+        "-shared",
+        "-fPIC",
+        "-O2",
+        "-Wall",
+        "-Werror",
+        "-o",
+        str(library),
+        str(REGISTERS),
+        "-ldl",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise MachineError(f"{REGISTERS.name} cannot be compiled: {done.stderr}")
+    return {"LD_PRELOAD": str(library)}
 
 
 def _shown(out: Path, console: Path) -> str:
