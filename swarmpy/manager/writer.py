@@ -16,10 +16,11 @@ from msgspec.structs import replace
 
 from swarmpy.manager.store import Store
 from swarmpy.model import codec
-from swarmpy.model.commands import AnyCommand, BeginTerm, Result
+from swarmpy.model.commands import AnyCommand, Result
 from swarmpy.model.errors import Ambiguous, Internal, InvalidArgument, Refusal, Unavailable
 from swarmpy.model.ids import node_of
 from swarmpy.plan.admission.admit import admit
+from swarmpy.plan.liveness import begin_term
 from swarmpy.plan.manager import plan
 from swarmpy.plan.types import Plan
 from swarmpy.ports import AmbiguousError, Clock, Log, NotLeaderError
@@ -80,12 +81,6 @@ class _Draft:
         return known or next((one for one in self.requests if one.id == request_id), None)
 
 
-def _heard(answer: asyncio.Future[Result]) -> None:
-    """Nobody waits for this answer: a refusal means that the term is over."""
-    if not answer.cancelled():
-        answer.exception()
-
-
 class Writer:
     """Runs while this manager leads; see the file's charter."""
 
@@ -115,12 +110,9 @@ class Writer:
         await self._log.read_index()  # proves the leadership and applies all that was committed before it
         time = ClusterTime(self._clock, self._store.world)
         self._open = True
-        # First of all, and before anything is planned: see BeginTerm.
-        first: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        first.add_done_callback(_heard)
-        self._queue.insert(0, _Waiting(BeginTerm(), first))
         self.opened.set()
         try:
+            await self._begin(time)
             wake_at: int | None = time.now()
             while True:
                 taken = await self._drain(time, wake_at)
@@ -130,6 +122,13 @@ class Writer:
             self.opened.clear()
             waiting, self._queue = self._queue, []
             _refuse(waiting, Unavailable("this manager is no longer the leader"))
+
+    async def _begin(self, time: ClusterTime) -> None:
+        """What comes before all else of a term, in as many entries as it takes: see liveness.begin_term."""
+        began = time.now()
+        while changes := fitting(begin_term(began, self._store.world), ENTRY, least=1):
+            batch = Batch(based_on=self._store.world.version, at=time.now(), changes=tuple(changes))
+            await self._log.propose(codec.encode(batch))
 
     async def _drain(self, time: ClusterTime, wake_at: int | None) -> list[_Waiting]:
         """Commands to admit now; none when it is time to plan again."""
@@ -196,7 +195,7 @@ class Writer:
             size = sum(map(_size, changes))
             if draft.size and draft.size + size > ENTRY:
                 return False
-            if size > ENTRY and not isinstance(command, BeginTerm):  # which is nobody's to make smaller
+            if size > ENTRY:
                 raise InvalidArgument(
                     f"the change has {size} bytes, and {ENTRY} are the most that one change may have: make "
                     "it smaller"

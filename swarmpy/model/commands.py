@@ -171,11 +171,6 @@ class ObserveNode(Command, frozen=True, kw_only=True, tag="observe-node"):
     """For how long the node had not been heard when this was seen: the state began that much earlier."""
 
 
-class BeginTerm(Command, frozen=True, kw_only=True, tag="begin-term"):
-    """A leader takes office, before it decides anything: what it knows of the nodes is hearsay, and each of
-    them has its time to come back from now on."""
-
-
 class ReportTasks(Command, frozen=True, kw_only=True, tag="report-tasks"):
     """An agent's report on its own tasks: (task id, status), latest per task."""
 
@@ -191,9 +186,7 @@ class Leave(Command, frozen=True, kw_only=True, tag="leave"):
 
 NetworkCommand = CreateNetwork | RemoveNetwork | AttachContainer | DetachContainer
 
-NodeCommand = (
-    UpdateNode | RemoveNode | JoinNode | RenewCertificate | SetRole | ObserveNode | Leave | BeginTerm
-)
+NodeCommand = UpdateNode | RemoveNode | JoinNode | RenewCertificate | SetRole | ObserveNode | Leave
 
 AnyCommand = (
     InitCluster

@@ -1,7 +1,7 @@
 """Liveness: when a node that fell silent counts as down, and what becomes of the tasks of lost nodes.
 
-What belongs here: the two time-outs and orphans. What does not: noticing silence (the dispatcher reports
-it), replacing the tasks of a node that is down (restart.py).
+What belongs here: the two time-outs, a new leader's beginning, orphans. What does not: noticing silence (the
+dispatcher reports it), replacing the tasks of a node that is down (restart.py).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from swarmpy.state.snapshot import Snapshot
 
 MESSAGE_DOWN = "heartbeat failure"
 MESSAGE_ORPHANED = "task orphaned"
+MESSAGE_TERM = "the leader changed"
 ORPHAN_AFTER = 24 * 3600 * SECOND
 """A node that was down for so long is taken to have lost its tasks (Swarm's default)."""
 
@@ -35,6 +36,21 @@ def silence_allowed(world: Snapshot, state: NodeState) -> int | None:
     if state == NodeState.UNKNOWN:
         return int(period * SECOND)
     return None
+
+
+def begin_term(began: int, world: Snapshot) -> list[Change]:
+    """A leader takes office, before it plans anything: it has heard nobody yet, and what it knows of nodes is
+    hearsay. Whoever is not known to be down is unknown from this moment on, and has its time to come back:
+    also who was so under a leader before, whose time may have run out while nobody led. Nodes that were told
+    are left out, so that it may be done in parts. `began` in ns since the epoch, the same for all parts."""
+    changes: list[Change] = []
+    for node in world.nodes:
+        unknown = msgspec.structs.replace(
+            node.status, state=NodeState.UNKNOWN, message=MESSAGE_TERM, since=began
+        )
+        if node.status.state is not NodeState.DOWN and node.status != unknown:
+            changes.append(Put(msgspec.structs.replace(node, status=unknown), MESSAGE_TERM))
+    return changes
 
 
 def plan(now: int, world: Snapshot) -> Plan:

@@ -12,8 +12,8 @@ from swarmpy.manager.writer import PLANNED, ClusterTime, Writer, coalesce
 from swarmpy.model import codec
 from swarmpy.model.commands import CreateService, InitCluster, ObserveNode, RemoveService, UpdateCluster
 from swarmpy.model.errors import AlreadyExists, NotFound, OutOfSequence, Unavailable
-from swarmpy.model.lifecycle import NodeState, TaskState
-from swarmpy.model.objects import Cluster, Description, Service
+from swarmpy.model.lifecycle import NodeState, Role, TaskState
+from swarmpy.model.objects import Cluster, Description, Node, NodeStatus, Service
 from swarmpy.ports import NotLeaderError
 from swarmpy.state.changes import Batch, Delete, Put
 from swarmpy.state.snapshot import Snapshot
@@ -210,3 +210,36 @@ async def test_a_new_leader_gives_every_node_its_time_again_before_it_decides_an
     assert (status.state, status.since) == (NodeState.UNKNOWN, running.clock.wall)
     leading.cancel()
     await asyncio.gather(leading, return_exceptions=True)
+
+
+async def test_a_new_leader_of_thousands_of_nodes_needs_several_entries_and_plans_after_them() -> None:
+    running = Running()
+    await running.begin()
+    running.task.cancel()
+    await asyncio.gather(running.task, return_exceptions=True)
+    labels = {"role": "x" * 2000}
+    nodes = [
+        Node(
+            id=f"n{number}", role=Role.WORKER, spec="{}", description=Description(engine_labels=labels),
+            status=NodeStatus(state=NodeState.DOWN if number == 7 else NodeState.READY, since=1),
+        )
+        for number in range(1500)
+    ]  # fmt: skip
+    for part in range(0, len(nodes), 500):
+        changes = tuple(Put(one, "joined") for one in nodes[part : part + 500])
+        world = running.store.world
+        await running.log.propose(
+            codec.encode(Batch(based_on=world.version, at=world.at + 1, changes=changes))
+        )
+    entries = len(running.log.entries)
+    next_leader = Writer(running.log, running.store, running.clock)
+    leading = asyncio.create_task(next_leader.lead())
+    await next_leader.opened.wait()
+    await next_leader.submit(create("web"))
+    leading.cancel()
+    await asyncio.gather(leading, return_exceptions=True)
+    written = running.log.entries[entries:]
+    assert len(written) >= 3
+    assert max(map(len, written)) < 1_500_000
+    states = [one.status.state for one in running.store.world.nodes if one.id != "m1"]
+    assert (states.count(NodeState.UNKNOWN), states.count(NodeState.DOWN)) == (1499, 1)

@@ -72,5 +72,3 @@ def _admit_node(
             return node.set_role(now, world, command)
         case c.Leave():
             return node.leave(now, world, command)
-        case c.BeginTerm():
-            return node.begin_term(now, world)

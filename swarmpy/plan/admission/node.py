@@ -28,8 +28,6 @@ AVAILABILITIES = ("active", "pause", "drain")
 REVOKED_NS = 7 * 24 * 3600 * 1_000_000_000
 """A removed node stays refused until its certificate has expired, plus a week (SwarmKit)."""
 
-LEADER_CHANGED = "the leader changed"
-
 
 def join(now: int, world: Snapshot, command: JoinNode) -> tuple[list[Change], Result]:
     """A new node, after its token was verified and its certificate issued."""
@@ -164,21 +162,6 @@ def observe(now: int, world: Snapshot, command: ObserveNode) -> tuple[list[Chang
     if changed == node:
         return [], Result(id=node.id)
     return [Put(changed, command.message or f"seen {state.word}")], Result(id=node.id)
-
-
-def begin_term(now: int, world: Snapshot) -> tuple[list[Change], Result]:
-    """A new leader has heard nobody yet. Whoever is not known to be down is unknown from this moment on: also
-    who was so under a leader before, whose time may have run out while nobody led."""
-    return [
-        Put(
-            replace(
-                node, status=replace(node.status, state=NodeState.UNKNOWN, message=LEADER_CHANGED, since=now)
-            ),
-            LEADER_CHANGED,
-        )
-        for node in world.nodes
-        if node.status.state is not NodeState.DOWN
-    ], Result()
 
 
 def leave(now: int, world: Snapshot, command: Leave) -> tuple[list[Change], Result]:
