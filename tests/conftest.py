@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,10 @@ import pytest
 
 from swarmpy.adapters.raft.tamed import pysyncobj
 from swarmpy.lab.processes import patience
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Begun in the background by a shell: what is started from here would be deaf to interrupts too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LIBRARY = pysyncobj.pickle
 """Imported by now, tamed: it changes pickle's own unpickler (before the guard stands there), and sockets."""
