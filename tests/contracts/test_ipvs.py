@@ -18,8 +18,8 @@ from swarmpy.adapters.balancers import FirstThatWorks
 from swarmpy.adapters.ipvs import IpvsBalancer, kernel, steps
 from swarmpy.adapters.ipvs.nftmarks import NftMarks
 from swarmpy.adapters.ipvs.steps import EMPTY, MARK, Server, Service, Step, Verb
-from swarmpy.adapters.netns import inside
-from swarmpy.adapters.nftables import NftBalancer, library
+from swarmpy.adapters.netns import apart, inside
+from swarmpy.adapters.nftables import NftBalancer, library, routes
 from swarmpy.daemon import BALANCERS, parser
 from swarmpy.ports import FabricError, Return, SandboxTable, VirtualService
 from tests.contracts.netlab import Lab, call, datagrams
@@ -103,6 +103,35 @@ def test_what_has_connections_drains_and_datagrams_move_at_once() -> None:
 def test_only_addresses_of_one_version(bad: str) -> None:
     with pytest.raises(FabricError, match=r"no address that can be balanced|other IP version"):
         steps.backends_of(SandboxTable(services=(VirtualService("10.50.0.2", (bad,)),)))
+
+
+# ---------------------------------------------------------------- the way of packets
+
+
+def test_packets_find_their_way_where_version_6_is_switched_off() -> None:
+    """As the Engine does it in containers whose networks have none. The kernel then refuses its routes."""
+
+    def switch(value: str) -> None:
+        routes.set_switch("ipv6/conf/all/disable_ipv6", value)
+
+    def work() -> None:
+        switch("1")
+        kernel.set_ways()
+        assert kernel.has_ways()
+        switch("0")
+        assert not kernel.has_ways(), "a network with version 6 came: that is drift"
+        kernel.set_ways()
+        assert kernel.has_ways()
+        switch("1")
+        assert kernel.has_ways()
+        kernel.clear_ways()
+        assert not kernel.has_ways()
+        switch("0")
+        kernel.set_ways()
+        kernel.clear_ways()
+        assert not kernel.has_ways()
+
+    apart(work)
 
 
 # ---------------------------------------------------------------- marks by nftables

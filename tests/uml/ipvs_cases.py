@@ -257,6 +257,21 @@ async def test_returns_need_nftables_and_services_work_without(balancer: IpvsBal
     await without.clear(lab.client)
 
 
+async def test_a_namespace_where_version_6_is_switched_off(balancer: IpvsBalancer, lab: Lab) -> None:  # noqa: F811
+    """As the Engine does it in containers whose networks have none."""
+    wanted = table(*BACKENDS)
+    space = lab.space("four")
+    lab.plug(space, "eth0", "br0", "10.50.0.31/24")
+    inside(space, routes.set_switch, "ipv6/conf/all/disable_ipv6", "1")
+    print_of = await balancer.apply(space, wanted, None)
+    assert await balancer.observe(space) == print_of
+    assert answers(space, VIP) == dict.fromkeys(BACKENDS, 2)
+    inside(space, routes.set_switch, "ipv6/conf/all/disable_ipv6", "0")
+    assert await balancer.observe(space) != print_of
+    assert await balancer.apply(space, wanted, wanted) == print_of == await balancer.observe(space)
+    await balancer.clear(space)
+
+
 async def test_what_ipvs_does_not_balance_never_leaves(balancer: IpvsBalancer, lab: Lab) -> None:  # noqa: F811
     """A protocol that it does not know is answered, or not, by the client's own kernel."""
     await balancer.apply(lab.client, table(BACKENDS[0]), None)

@@ -159,7 +159,7 @@ def set_ways() -> None:
     messages = [
         Message(_NEW_LINK, 0, struct.pack("=BxHiII", 0, 0, 1, 1, 1))
     ]  # IPVS needs a loopback that is up
-    for family in (socket.AF_INET, socket.AF_INET6):
+    for family in _families():
         # type 2 and scope 254: local to this host
         route = struct.pack("=8BI", family, 0, 0, 0, 0, 4, 254, 2, 0)
         messages.append(Message(_NEW_ROUTE, CREATE | REPLACE, route + _number(15, MARK) + _number(4, 1)))
@@ -170,13 +170,20 @@ def set_ways() -> None:
 
 
 def has_ways() -> bool:
-    """Whether both rules are there."""
-    return _ways(socket.AF_INET) == 1 == _ways(socket.AF_INET6)
+    """Whether the rules are there."""
+    return all(_ways(family) == 1 for family in _families())
+
+
+def _families() -> list[int]:
+    """IP versions that the namespace speaks. The Engine switches IPv6 off in containers whose networks have
+    none, and the kernel then refuses its routes; one that gets it later is mended when it is looked at."""
+    off = routes.switch("ipv6/conf/lo/disable_ipv6") != "0"
+    return [socket.AF_INET] if off else [socket.AF_INET, socket.AF_INET6]
 
 
 def clear_ways() -> None:
     """They go."""
-    families = (socket.AF_INET, socket.AF_INET6)
+    families = [socket.AF_INET, *([socket.AF_INET6] if routes.switch("ipv6/conf/lo/disable_ipv6") else [])]
     messages = [Message(_DELETE_RULE, 0, _rule(one)) for one in families]
     for family in families:
         route = struct.pack("=8BI", family, 0, 0, 0, 0, 4, 254, 2, 0)
