@@ -9,6 +9,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from swarmpy.ports import FabricError
@@ -35,6 +36,9 @@ def apart(work: Callable[..., T], *arguments: Any) -> T:
 def ends_with_us(folder: str = "/run/netns") -> bool:
     """Whether names that this process gives to namespaces end with it: its mounts follow those of the
     machine, but are not those."""
+    with suppress(OSError):  # a machine in a container may have such mounts itself, and may not say
+        if os.path.samefile("/proc/self/ns/mnt", "/proc/1/ns/mnt"):
+            return False
     best, fields = "", ""
     with open("/proc/self/mountinfo") as mounts:
         for line in mounts:

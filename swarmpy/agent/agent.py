@@ -183,8 +183,8 @@ class Agent:
         worker.wires, worker.is_wired, worker.severed = fabric.wires, fabric.is_wired, tethers.severed
         fabric.on_links, fabric.told = tethers.links_seen, lambda: worker.complete
 
-        def looked() -> None:
-            tethers.engine_seen()
+        def looked(began: float) -> None:
+            tethers.engine_seen(began)
             fabric.look()
             if self.guests is not None:
                 self.guests.look()
@@ -337,6 +337,7 @@ class Agent:
             except EngineError as error:
                 logger.warning("the Engine does not say what it is: %s", error)
             else:
+                fresh = replace(fresh, trouble=self.description.trouble)  # which the worker knows better
                 if fresh != self.description:
                     self.description = fresh
                     self._session.describe_again()

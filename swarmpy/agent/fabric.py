@@ -335,7 +335,7 @@ class FabricWorker:
             return
         # The link that replies of the routing mesh take is not there yet: that part comes after the start.
         try:
-            await self._rules.balance(path, SandboxTable(services=table.services), known)
+            await self._rules.balance(path, SandboxTable(services=table.services), known, early=True)
         except FabricError as error:
             logger.info("%s is programmed after its start: %s", path, error)
 

@@ -20,6 +20,8 @@ class Rules:
     def __init__(self, ports: FabricPorts, drift: Drift) -> None:
         self._ports, self._drift = ports, drift
         self._programmed: dict[str, tuple[SandboxTable, str]] = {}
+        self._early = set[str]()
+        """Those that were programmed while the Engine still made them."""
         self._mesh: tuple[MeshTable, str] | None = None
         self.mesh_known = False
         """Whether the kernel surely has no other mesh: an earlier life may have left one."""
@@ -38,15 +40,20 @@ class Rules:
     def keep(self, paths: Collection[str]) -> None:
         """The other namespaces are gone."""
         self._programmed = {key: one for key, one in self._programmed.items() if key in paths}
+        self._early &= self._programmed.keys()
 
-    async def balance(self, path: str, table: SandboxTable, before: SandboxTable | None) -> None:
-        """Program a namespace's balancer. Raises FabricError."""
+    async def balance(
+        self, path: str, table: SandboxTable, before: SandboxTable | None, *, early: bool = False
+    ) -> None:
+        """Program a namespace's balancer. `early`: the Engine still makes it, and may change what we set.
+        Raises FabricError."""
         try:
             mark = await self._ports.balancer.apply(path, table, before)
         except FabricError:
             self._programmed.pop(path, None)
             raise
         self._programmed[path] = (table, mark)
+        (self._early.add if early else self._early.discard)(path)
         self._drift.mended(path)
 
     async def set_mesh(self, table: MeshTable | None, before: MeshTable | None) -> None:
@@ -77,7 +84,8 @@ class Rules:
             held = await holds(partial(self._ports.balancer.observe, path), mark)
             known = self._programmed.get(path)
             if not held and path in running and known is not None and known[1] == mark:
-                self._drift.suspect(path, f"the balancer of {path} was changed by others")
+                if path not in self._early:
+                    self._drift.suspect(path, f"the balancer of {path} was changed by others")
                 del self._programmed[path]
         if self._mesh is not None and not await holds(self._ports.mesh.observe, self._mesh[1]):
             self._drift.note("", "the routing mesh was changed by others")

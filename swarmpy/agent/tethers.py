@@ -37,9 +37,9 @@ class TetherKeeper:
         self._missing: Mapping[p.Place, float] = {}
         self._severed: dict[str, str] = {}
 
-    def engine_seen(self) -> None:
-        """The worker has just looked at the Engine."""
-        self._engine_at = asyncio.get_running_loop().time()
+    def engine_seen(self, began: float) -> None:
+        """The worker has looked at the Engine, from this time of the loop on."""
+        self._engine_at = began
 
     def links_seen(self, links: Mapping[str, LinkSeen], began: float) -> None:
         """The kernel's links were looked at, from this time of the loop on."""

@@ -83,7 +83,7 @@ class Worker:
         """Why a task's running container lost a network for good, "" where it did not."""
         self.on_engine: Callable[[str], None] = lambda _trouble: None
         """Called when the Engine begins to be away (with its sentence) or answers again ("")."""
-        self.on_containers: Callable[[], None] = lambda: None
+        self.on_containers: Callable[[float], None] = lambda _began: None
         """Called when containers were looked at."""
         self.sandboxes: dict[str, Sandbox] | None = None
         """Namespaces of running containers by task id; None while the Engine was not asked."""
@@ -177,7 +177,7 @@ class Worker:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _observe(self) -> None:
-        self._stale = False
+        self._stale, began = False, asyncio.get_running_loop().time()
         self._ended.clear()
         try:
             with noticed(SILENT, lambda: self.on_engine(SILENCE)):
@@ -192,7 +192,7 @@ class Worker:
         self._containers = tuple(seen(one) for one in found)
         self.listeners.observed(self._containers)
         self.sandboxes = sandboxes(found)
-        self.on_containers()
+        self.on_containers(began)
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()

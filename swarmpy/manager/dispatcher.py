@@ -127,7 +127,7 @@ class Dispatcher:
             before.nodes is not after.nodes
             or before.cluster is not after.cluster
             or before.networks is not after.networks
-            or (before.services is not after.services and len(after.networks))
+            or before.services is not after.services
         )
         for node_id, session in self._sessions.items():
             if (
@@ -157,9 +157,10 @@ class Dispatcher:
                     await self._observe(session.node_id, NodeState.DISCONNECTED, "heartbeat failure", silent)
             elif session.welcomed and not session.suspect:
                 await self._repair(session)
-        for node in self._world().nodes:
-            held = self._sessions.get(node.id)
-            if node.status.state is NodeState.READY and (held is None or held.suspect):
+        for known in self._world().nodes:
+            node = self._world().nodes.get(known.id)  # as it is by now: the one before took a commit
+            held = self._sessions.get(known.id)
+            if node and node.status.state is NodeState.READY and (held is None or held.suspect):
                 await self._observe(node.id, NodeState.DISCONNECTED, "heartbeat failure")
 
     async def _repair(self, session: Session) -> None:
@@ -194,7 +195,8 @@ class Dispatcher:
             raise RefusedError("Unavailable", "the cluster is still being initialised; try again")
         if hello.node_id not in self._world().nodes:
             raise RefusedError("NotFound", f"node {hello.node_id} is not a member of this cluster")
-        session = Session(hello.node_id, channel, self._clock.monotonic())
+        now = self._clock.monotonic()
+        session = Session(hello.node_id, channel, now, networks=Told(since=now))
         before = self._sessions.get(hello.node_id)
         self._sessions[hello.node_id] = session
         if before is not None:
@@ -348,13 +350,11 @@ def differs(new: m.Assigned, old: m.Assigned | None) -> bool:
     """Whether the agent must hear of it: it knows the observed state better than the store does."""
     if old is None:
         return True
-    return (new.desired, new.template, new.auth, new.endpoint, new.networks) != (
-        old.desired,
-        old.template,
-        old.auth,
-        old.endpoint,
-        old.networks,
-    )
+    return _told_of(new) != _told_of(old)
+
+
+def _told_of(task: m.Assigned) -> tuple[object, ...]:
+    return task.desired, task.template, task.auth, task.endpoint, task.networks, task.service_labels
 
 
 def managers_of(world: Snapshot) -> tuple[m.Manager, ...]:

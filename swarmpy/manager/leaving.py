@@ -41,7 +41,7 @@ class Leaving:
             service = world.services.get(task.service_id)
             drain = leaving.drain_of(service.view.labels if service else {})
             leaver = leaving.Leaver(task.id, task.version, now, drain)
-        silent = () if leaver.answered is not None else self._silent(leaver, task)
+        silent = () if leaver.answered is not None else self._silent(now, leaver, task)
         if leaver.answered is None and (not silent or now >= leaver.since + leaving.PATIENCE):
             if silent:
                 logger.warning("task %s stops although %s did not answer", task.name, ", ".join(silent))
@@ -52,9 +52,9 @@ class Leaving:
             del self._leavers[task.id]
         return seconds
 
-    def _silent(self, leaver: leaving.Leaver, task: Task) -> list[str]:
+    def _silent(self, now: float, leaver: leaving.Leaver, task: Task) -> list[str]:
         mine = {place.network_id for place in task.networks}
-        return sorted(node_id for node_id, told in self._others() if told.may_hold(mine, leaver.version))
+        return sorted(key for key, told in self._others() if told.may_hold(now, mine, leaver.version))
 
     def forget(self, world: Snapshot) -> None:
         """Drop tasks that are gone."""

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass, field
+from math import inf
 
 from swarmpy.model.fabric import Delta, Table, difference
 from swarmpy.model.messages import Networks
 from swarmpy.plan import tables
+from swarmpy.plan.leaving import PATIENCE
 from swarmpy.state.snapshot import Snapshot
 
 
@@ -54,6 +56,8 @@ class Told:
     """What one agent was told of its networks, and how far its kernel has followed."""
 
     tables: dict[str, Table] = field(default_factory=dict)
+    since: float = -inf
+    """When its session began, in seconds of the leader's monotonic clock."""
     settled: int = 0
     """The world's version that its kernel is known to be up to."""
     _pending: list[tuple[int, int, frozenset[str]]] = field(default_factory=list)
@@ -88,13 +92,14 @@ class Told:
         while self._pending and self._pending[0][0] <= seq:
             self.settled = self._pending.pop(0)[1]
 
-    def may_hold(self, networks: Set[str], version: int) -> bool:
+    def may_hold(self, now: float, networks: Set[str], version: int) -> bool:
         """Whether the agent's kernel may still hold of these networks what was so before the world's version:
-        tables that it was told, those that it was told to drop and has not answered for, and before the first
-        answer of a session whatever an earlier one left there."""
+        tables that it was told, those that it was told to drop and has not answered for, and at the beginning
+        of a session, before the first answer, whatever an earlier one left there. Not for longer: one whose
+        kernel refuses something never answers, and delays those only who share a network with it."""
         if self.settled >= version:
             return False
-        if not self.settled:
+        if not self.settled and now < self.since + PATIENCE:
             return True
         return any(
             not networks.isdisjoint(held) for held in (self.tables, *(one[2] for one in self._pending))

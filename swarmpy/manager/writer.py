@@ -109,10 +109,10 @@ class Writer:
         """Write until leadership is lost or the task is cancelled. Raises LogError when it is lost."""
         await self._log.read_index()  # proves the leadership and applies all that was committed before it
         time = ClusterTime(self._clock, self._store.world)
-        self._open = True
-        self.opened.set()
         try:
             await self._begin(time)
+            self._open = True
+            self.opened.set()
             wake_at: int | None = time.now()
             while True:
                 taken = await self._drain(time, wake_at)

@@ -123,7 +123,8 @@ def plan(world: World) -> tuple[Action, ...]:
         link = link_of(table, world.node_id, world.local)
         known = seen.get(network_id)
         served, addresses = world.served.get(network_id, ()), served_at(table)
-        if known is None and served:
+        whole = known is not None and known.link is not None
+        if served and not whole:
             # Whoever removed the namespace took its name only: what listens in it keeps it, and its VNI.
             actions.append(Serve(network_id, ()))
         if known is None or known.link != link:
@@ -133,7 +134,7 @@ def plan(world: World) -> tuple[Action, ...]:
             actions.append(Forward(network_id, add=add, remove=replaced))
         if remove:
             later.append(Forward(network_id, remove=remove))
-        if known is not None and served != addresses:
+        if whole and served != addresses:
             actions.append(Serve(network_id, addresses))
     actions += _balancers(world)
     actions += _mesh(world)

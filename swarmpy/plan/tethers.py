@@ -73,7 +73,7 @@ def _loose(world: Tethers) -> list[Place]:
 
 def wanted(local: LocalTask) -> bool:
     """Whether the task's container is to run on."""
-    ends = local.leaving or local.doomed or local.assigned.desired > TaskState.RUNNING
+    ends = local.leaving or local.doomed or local.assigned.desired >= TaskState.SHUTDOWN
     return not ends and local.status.state not in TERMINAL
 
 

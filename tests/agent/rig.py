@@ -68,6 +68,8 @@ class WatchedEngine(SimEngine):
             rig.under_way[name] -= 1
 
     async def containers(self, labels: Any) -> Any:
+        if self._rig.stuck is not None:
+            await self._rig.stuck.wait()
         return await self._watched("containers", super().containers(labels))
 
     async def pull(self, image: str, auth: str = "") -> None:
@@ -217,6 +219,8 @@ class Rig:
         self.under_way: dict[str, int] = {}
         self.most: dict[str, int] = {}
         self.before: Callable[[str], Exception | None] = lambda name: None
+        self.stuck: asyncio.Event | None = None
+        """Until it is set, the Engine does not say what it runs; it does all else."""
         self.leader, self.second = Leader(self, HOSTS[0], "m1"), Leader(self, HOSTS[1], "m2")
         self.known = [("m1", self.leader.address)]
         self.lives = 0

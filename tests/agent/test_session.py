@@ -389,6 +389,27 @@ def test_a_node_whose_engine_went_says_so_until_it_is_back(trouble: str) -> None
     rig.run(scenario)
 
 
+def test_an_engine_that_tells_what_it_is_but_not_what_it_runs_is_in_trouble_all_the_same() -> None:
+    """One container that is stuck in it is enough for that."""
+    rig = Rig()
+
+    async def scenario() -> None:
+        await settled(rig)
+        heard: list[str] = []
+        rig.net.tap = lambda source, target, body: (
+            heard.append(body["description"]["trouble"]) if body.get("type") == "describe" else None
+        )
+        rig.stuck = asyncio.Event()
+        await rig.until(lambda: len(heard) == 1, 30)
+        rig.dockerd.memory += 1 << 20  # news that are to be told, of another kind
+        await rig.until(lambda: len(heard) == 2, 60)
+        assert heard[1] == heard[0] != ""
+        rig.stuck.set()
+        await rig.until(lambda: heard[-1] == "", 20)
+
+    rig.run(scenario)
+
+
 # ------------------------------------------------------------ logs
 
 

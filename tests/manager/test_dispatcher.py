@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
 
 from swarmpy.manager.dispatcher import Dispatcher
 from swarmpy.model import messages as m
-from swarmpy.model.commands import CreateService, JoinNode, RemoveNode, UpdateNode
+from swarmpy.model.commands import CreateService, JoinNode, RemoveNode, UpdateNode, UpdateService
 from swarmpy.model.lifecycle import NodeState, Role, TaskState
 from swarmpy.model.objects import Description, TaskStatus
 from swarmpy.ports import Peer, RefusedError, WireError
@@ -120,6 +121,12 @@ async def test_differences_and_reports(cluster: Cluster) -> None:
     )
     assert (await hear(end, m.Acknowledged)) == m.Acknowledged(number=1)
     assert cluster.store.world.tasks[task.id].status.pid == 7
+    # A service's labels change nothing of its tasks; an agent needs to know them all the same.
+    spec = json.loads(SPEC % ("web", 1)) | {"Labels": {"io.swarmpy.listen-wait": "0s"}}
+    version = cluster.store.world.services["s1"].version
+    await cluster.writer.submit(UpdateService(service="s1", version=version, spec=json.dumps(spec)))
+    told = await hear(end, m.Assignments)
+    assert [(one.id, one.service_labels) for one in told.tasks] == [(task.id, spec["Labels"])]
     await end.close()
 
 

@@ -23,7 +23,7 @@ class Scene:
         (self.task,) = self.stage.running(self.service)
         self.other = next(f"node-{one}" for one in ("w1", "w2") if f"node-{one}" != self.task.node_id)
         self.now = 100.0
-        self.tables, self.told, self.seq = Tables(), Told(), 0
+        self.tables, self.told, self.seq = Tables(), Told(since=self.now), 0
         self.leaving = Leaving(SimClock(lambda: self.now), lambda: [(self.other, self.told)])
 
     def tell(self, *, full: bool = False) -> bool:
@@ -92,6 +92,18 @@ def test_who_never_had_the_network_is_not_waited_for() -> None:
     scene.told_all()
     scene.remove()
     assert scene.tell()
-    assert not scene.told.may_hold(mine, scene.task.version)
-    assert scene.told.may_hold(frozenset({scene.ingress}), scene.task.version)
-    assert not scene.told.may_hold(frozenset({scene.ingress}), 1), "it is beyond that"
+    assert not scene.told.may_hold(scene.now, mine, scene.task.version)
+    assert scene.told.may_hold(scene.now, frozenset({scene.ingress}), scene.task.version)
+    assert not scene.told.may_hold(scene.now, frozenset({scene.ingress}), 1), "it is beyond that"
+
+
+def test_who_never_answers_delays_those_only_who_share_a_network_with_it() -> None:
+    """Its kernel refuses something, say: all of the cluster's stops must not wait for it every time."""
+    scene = Scene()
+    assert scene.tell(full=True)
+    scene.remove()
+    theirs = frozenset({"another"})
+    assert scene.told.may_hold(scene.now, theirs, scene.task.version), "it has just come"
+    scene.now += leaving.PATIENCE
+    assert not scene.told.may_hold(scene.now, theirs, scene.task.version)
+    assert scene.told.may_hold(scene.now, frozenset({scene.ingress}), scene.task.version)

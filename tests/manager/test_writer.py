@@ -235,6 +235,8 @@ async def test_a_new_leader_of_thousands_of_nodes_needs_several_entries_and_plan
     next_leader = Writer(running.log, running.store, running.clock)
     leading = asyncio.create_task(next_leader.lead())
     await next_leader.opened.wait()
+    # Nobody judges nodes by what the last leader knew: the dispatcher begins when this is open.
+    assert NodeState.READY not in {one.status.state for one in running.store.world.nodes}
     await next_leader.submit(create("web"))
     leading.cancel()
     await asyncio.gather(leading, return_exceptions=True)

@@ -14,7 +14,7 @@ import pytest
 from swarmpy.adapters.ipvs import IpvsBalancer, kernel, steps
 from swarmpy.adapters.ipvs.iptmarks import IptMarks
 from swarmpy.adapters.ipvs.nftmarks import NftMarks
-from swarmpy.adapters.ipvs.steps import Step, Verb
+from swarmpy.adapters.ipvs.steps import MARK, Step, Verb
 from swarmpy.adapters.netns import apart, inside
 from swarmpy.adapters.nftables import routes
 from swarmpy.adapters.nftables.render import MARKING, TABLE
@@ -127,6 +127,12 @@ def told(*what: Step) -> None:
     kernel.carry_out(what)
 
 
+def off_and_on() -> None:
+    """As the Engine may do while it makes a container."""
+    for value in ("1", "0"):
+        routes.set_switch("ipv6/conf/lo/disable_ipv6", value)
+
+
 TCP, UDP = steps.marks_of(VIP, 1)
 DAMAGE = {
     "a service removed": lambda: told(Step(Verb.REMOVE_SERVICE, TCP)),
@@ -138,6 +144,9 @@ DAMAGE = {
     "a setting": lambda: routes.set_switch("ipv4/vs/expire_nodest_conn", "0"),
     "the way": lambda: ip("rule", "del", "priority", "20001"),
     "the way of version 6": lambda: ip("-6", "rule", "del", "priority", "20001"),
+    "where it goes": lambda: ip("route", "flush", "table", str(MARK)),
+    "where it goes by version 6": lambda: ip("-6", "route", "flush", "table", str(MARK)),
+    "version 6 switched off and on": off_and_on,
 }
 IPT_DAMAGE = {
     "rules flushed": lambda: tables("-t", "mangle", "-F"),

@@ -170,8 +170,8 @@ def set_ways() -> None:
 
 
 def has_ways() -> bool:
-    """Whether the rules are there."""
-    return all(_ways(family) == 1 for family in _families())
+    """Whether rules and routes are there: the kernel drops routes where IPv6 is switched off and on."""
+    return all(_ways(family) == 1 and routes.keeps_all(MARK, family) for family in _families())
 
 
 def _families() -> list[int]:

@@ -19,6 +19,8 @@ from swarmpy.ports import FabricError
 NEW_ROUTE, DELETE_ROUTE, _GET_ROUTE = 24, 25, 26
 _GET_ADDRESS = 22
 _CLONED = 0x200
+_LOCAL = 2
+"""The kind of routes to this host itself."""
 MAIN = 254
 
 
@@ -83,6 +85,17 @@ def routes(family: int = socket.AF_INET) -> list[Route]:
                                _address(parts.get(5)), number, _number(parts.get(6)),
                                _address(parts.get(7))))  # fmt: skip
         return found
+
+
+def keeps_all(table: int, family: int) -> bool:
+    """Whether a table sends whatever is not known to this host itself."""
+    with Netlink(netlink.ROUTE) as kernel:
+        for answer in kernel.ask(_GET_ROUTE, struct.pack("=B11x", family)):
+            of, length, _, _, short, _, _, kind, _ = struct.unpack_from("=8BI", answer.body)
+            number = _number(attributes(answer.body[12:]).get(15)) or short
+            if (of, length, kind, number) == (family, 0, _LOCAL, table):
+                return True
+    return False
 
 
 def route_body(table: int, gateway: str, link: int, source: str = "") -> bytes:
