@@ -182,10 +182,11 @@ def test_flushed_rules_are_mended(cluster: Cluster) -> None:
     answered(cluster, "c1", target)
 
     def handle() -> str:
-        listed = cluster.inside("w1", "nft", "-a", "list", "tables").stdout
-        return "".join(re.findall(r"swarmpy_mesh .*handle (\d+)", listed))
+        shown = cluster.inside("w1", "nft", "-a", "list", "table", "inet", "swarmpy_mesh", check=False).stdout
+        return "".join(re.findall(r"^table inet swarmpy_mesh \{ # handle (\d+)", shown))
 
     before = handle()
+    assert before
     # Ours only: Docker does not mend its own.
     cluster.inside("w1", "nft", "delete", "table", "inet", "swarmpy_mesh")
     until(lambda: handle() not in ("", before), 20, "another table is there")
