@@ -157,6 +157,7 @@ class Node:
             self._joining = asyncio.create_task(self._join(request, hostname), name="join")
             done, _ = await asyncio.wait({self._joining}, timeout=JOIN_PATIENCE)
         if not done:
+            self._joining.add_done_callback(_failed_later)
             raise Unavailable(
                 "Timeout was reached before node joined. The attempt to join the swarm will continue in the "
                 'background. Use the "docker info" command to see the current swarm status of your node.'
@@ -368,3 +369,9 @@ def _told(refused: RefusedError) -> float:
 def _leave_refusal(member: Member) -> str:
     count = len(member.managers)
     return LAST_MANAGER if count <= 1 else MANAGER_LEAVE.format(left=count - 1, all=count)
+
+
+def _failed_later(joining: asyncio.Task[None]) -> None:
+    """Joining went on after whoever asked for it had been told so: nobody else hears how it ended."""
+    if not joining.cancelled() and (error := joining.exception()) is not None:
+        logger.warning("this node did not join: %s", error)
