@@ -147,9 +147,10 @@ def _scale(cluster: Cluster) -> None:
 
 
 def _drain(cluster: Cluster) -> None:
-    cluster.swarmpy("node", "update", "--availability", "drain", "w2")
-    until(lambda: "w2" not in {task["Node"] for task in cluster.await_running("web", 4)}, 60, "drained")
-    cluster.swarmpy("node", "update", "--availability", "active", "w2")
+    full = cluster.tasks("web")[0]["Node"]  # who was drained before has nothing to lose
+    cluster.swarmpy("node", "update", "--availability", "drain", full)
+    until(lambda: full not in {task["Node"] for task in cluster.await_running("web", 4)}, 60, "drained")
+    cluster.swarmpy("node", "update", "--availability", "active", full)
 
 
 def _daemons(cluster: Cluster) -> None:
@@ -164,7 +165,7 @@ CASES: dict[str, tuple[Callable[[Cluster], None], tuple[str, ...]]] = {
     "update stop-first": (_update("stop-first"), EVERYONE),
     "update start-first": (_update("start-first"), EVERYONE),
     "scale": (_scale, EVERYONE),
-    "drain": (_drain, ("m1", "w1")),
+    "drain": (_drain, EVERYONE),
     "daemons killed": (_daemons, EVERYONE),
 }
 LOADS = {name: load_case(name, *case) for name, case in CASES.items()} | {
