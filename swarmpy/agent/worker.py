@@ -40,7 +40,7 @@ LOOK_ROUND = 10.0
 """Seconds between looks at the Engine when no event came: events may be lost."""
 SILENT = 15.0
 """Seconds for which the Engine may think about what it has before the node is in trouble."""
-SILENCE = f"the container engine has not answered for {SILENT:.0f} seconds"
+SILENCE = f"the container engine has not answered for {SILENT:.0f} seconds: look at it with `systemctl status docker`"
 RETRY = 0.5
 """Seconds before an action that could not be carried out is judged again."""
 
@@ -84,7 +84,7 @@ class Worker:
         self.on_engine: Callable[[str], None] = lambda _trouble: None
         """Called when the Engine begins to be away (with its sentence) or answers again ("")."""
         self.on_containers: Callable[[float], None] = lambda _began: None
-        """Called when containers were looked at."""
+        """Called when containers were looked at, with the time of the loop at which that began."""
         self.sandboxes: dict[str, Sandbox] | None = None
         """Namespaces of running containers by task id; None while the Engine was not asked."""
         self.listeners = Listeners(sockets, self.wake, self.look)

@@ -369,16 +369,22 @@ def test_a_new_description_is_told() -> None:
     rig.run(scenario)
 
 
+def troubles(rig: Rig) -> list[str]:
+    """What the node says of its Engine from now on, each time that it describes itself."""
+    heard: list[str] = []
+    rig.net.tap = lambda source, target, body: (
+        heard.append(body["description"]["trouble"]) if body.get("type") == "describe" else None
+    )
+    return heard
+
+
 @pytest.mark.parametrize("trouble", ["dies", "hangs"])
 def test_a_node_whose_engine_went_says_so_until_it_is_back(trouble: str) -> None:
     rig = Rig()
 
     async def scenario() -> None:
         await settled(rig)
-        heard: list[str] = []
-        rig.net.tap = lambda source, target, body: (
-            heard.append(body["description"]["trouble"]) if body.get("type") == "describe" else None
-        )
+        heard = troubles(rig)
         rig.dockerd.die() if trouble == "dies" else rig.dockerd.hang()
         await rig.until(lambda: len(heard) == 1, 30)
         assert ("does not answer" if trouble == "dies" else "has not answered for 15 seconds") in heard[0]
@@ -395,10 +401,7 @@ def test_an_engine_that_tells_what_it_is_but_not_what_it_runs_is_in_trouble_all_
 
     async def scenario() -> None:
         await settled(rig)
-        heard: list[str] = []
-        rig.net.tap = lambda source, target, body: (
-            heard.append(body["description"]["trouble"]) if body.get("type") == "describe" else None
-        )
+        heard = troubles(rig)
         rig.stuck = asyncio.Event()
         await rig.until(lambda: len(heard) == 1, 30)
         rig.dockerd.memory += 1 << 20  # news that are to be told, of another kind
