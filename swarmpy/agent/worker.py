@@ -40,7 +40,7 @@ LOOK_ROUND = 10.0
 """Seconds between looks at the Engine when no event came: events may be lost."""
 SILENT = 15.0
 """Seconds for which the Engine may think about what it has before the node is in trouble."""
-SILENCE = f"the container engine has not answered for {SILENT:.0f} seconds: look at it with `systemctl status docker`"
+SILENCE = f"the container engine has not answered for {SILENT:.0f} seconds: see `systemctl status docker`"
 RETRY = 0.5
 """Seconds before an action that could not be carried out is judged again."""
 
