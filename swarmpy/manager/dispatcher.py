@@ -22,11 +22,12 @@ from swarmpy.manager.tables import Tables, Told
 from swarmpy.model import messages as m
 from swarmpy.model.commands import AnyCommand, ObserveNode, ReportTasks, Result
 from swarmpy.model.errors import Refusal
+from swarmpy.model.ids import node_of
 from swarmpy.model.lifecycle import NodeState, TaskState
 from swarmpy.model.objects import Node, Task
 from swarmpy.pki.probes import probe_key
 from swarmpy.plan.admission.tasks import portions
-from swarmpy.ports import Body, Channel, Clock, RefusedError, WireError
+from swarmpy.ports import Body, Channel, Clock, LogStatus, RefusedError, WireError
 from swarmpy.state.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
@@ -95,8 +96,10 @@ class Session:
 class Dispatcher:
     """Runs while this manager leads."""
 
-    def __init__(self, submit: Submit, world: Callable[[], Snapshot], clock: Clock) -> None:
-        self._submit, self._world, self._clock = submit, world, clock
+    def __init__(
+        self, submit: Submit, world: Callable[[], Snapshot], clock: Clock, managers: Callable[[], LogStatus]
+    ) -> None:
+        self._submit, self._world, self._clock, self._managers = submit, world, clock, managers
         self._sessions: dict[str, Session] = {}
         self._tables = Tables()
         self._leaving = Leaving(clock, self._answering)
@@ -157,11 +160,18 @@ class Dispatcher:
                     await self._observe(session.node_id, NodeState.DISCONNECTED, "heartbeat failure", silent)
             elif session.welcomed and not session.suspect:
                 await self._repair(session)
+        # A leader that begins waits for all nodes, but it knows since when a manager is silent: the one that
+        # led before it, above all.
+        unheard = {node_of(seat): silent for seat, silent in self._managers().silence.items()}
         for known in self._world().nodes:
             node = self._world().nodes.get(known.id)  # as it is by now: the one before took a commit
             held = self._sessions.get(known.id)
-            if node and node.status.state is NodeState.READY and (held is None or held.suspect):
+            if node is None or (held is not None and not held.suspect):
+                continue
+            if node.status.state is NodeState.READY:
                 await self._observe(node.id, NodeState.DISCONNECTED, "heartbeat failure")
+            elif node.status.state is NodeState.UNKNOWN and (silent := unheard.get(node.id, 0.0)) > allowed:
+                await self._observe(node.id, NodeState.DISCONNECTED, "heartbeat failure", silent)
 
     async def _repair(self, session: Session) -> None:
         """A node that is heard is ready: an observation that could not be recorded is made again."""

@@ -68,7 +68,7 @@ class Manager:
         self._seat, self._log, self._store, self._wire = seat, log, store, wire
         self._writer = Writer(log, store, clock)
         submit = self._writer.submit
-        self._dispatcher = Dispatcher(submit, self._world, clock)
+        self._dispatcher = Dispatcher(submit, self._world, clock, log.status)
         self._roles = RoleService(seat, log, store, submit)
         self._certificates = CertificateService(submit, self._world, clock, entropy)
         self._guests = GuestService(submit, self._world)

@@ -29,6 +29,8 @@ def silence_allowed(world: Snapshot, state: NodeState) -> int | None:
     A suspect node gets 9/10 of the heartbeat period, so that with the default of 5 s it is down after
     4.5 s. After a change of leader all nodes are unknown and get one period to come back: agents
     look for the new leader within a second or two, and a node may have died together with the old one.
+    A manager of whom the log heard nothing meanwhile becomes suspect, from the last word on: the dispatcher
+    reports it, so that the machine of the old leader is down no later than another.
     """
     period = world.cluster.view.heartbeat_seconds if world.cluster else 5.0
     if state == NodeState.DISCONNECTED:

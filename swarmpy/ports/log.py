@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
@@ -55,6 +55,9 @@ class LogStatus:
     members: tuple[Member, ...]
     reachable: frozenset[str] = field(default_factory=frozenset)
     """Member ids heard from within the last election time-out (only meaningful on the leader)."""
+    silence: Mapping[str, float] = field(default_factory=dict)
+    """For how many seconds this member heard nothing of each other one that it ever heard, terms before this
+    one included. Followers hear only the leader (only meaningful on the leader)."""
 
 
 class LogError(Exception):

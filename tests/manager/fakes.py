@@ -31,6 +31,7 @@ class LocalLog:
         self.entries: list[bytes] = []
         self.members = [Member(node_id, "m1:2377")]
         self.hold: asyncio.Event | None = None
+        self.silence: dict[str, float] = {}
 
     async def start(self) -> None:
         """Nothing to recover."""
@@ -45,7 +46,8 @@ class LocalLog:
     def status(self) -> LogStatus:
         leader = self._id if self._role is LogRole.LEADER else None
         members = tuple(self.members)
-        return LogStatus(self._role, 1, leader, self._index, self._index, members, frozenset({self._id}))
+        heard = frozenset({self._id})
+        return LogStatus(self._role, 1, leader, self._index, self._index, members, heard, self.silence)
 
     async def propose(self, entry: bytes, *, timeout: float = 10.0) -> tuple[int, Any]:
         if self.hold is not None:

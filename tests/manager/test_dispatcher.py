@@ -10,9 +10,17 @@ import pytest
 
 from swarmpy.manager.dispatcher import Dispatcher
 from swarmpy.model import messages as m
-from swarmpy.model.commands import CreateService, JoinNode, RemoveNode, UpdateNode, UpdateService
+from swarmpy.model.commands import (
+    CreateService,
+    JoinNode,
+    ObserveNode,
+    RemoveNode,
+    UpdateNode,
+    UpdateService,
+)
 from swarmpy.model.lifecycle import NodeState, Role, TaskState
 from swarmpy.model.objects import Description, TaskStatus
+from swarmpy.plan.liveness import silence_allowed
 from swarmpy.ports import Peer, RefusedError, WireError
 from tests.manager.fakes import Pipe, pipe
 from tests.manager.test_writer import SPEC, Running
@@ -25,7 +33,9 @@ class Cluster(Running):
 
     async def begin(self) -> None:
         await super().begin()
-        self.dispatcher = Dispatcher(self.writer.submit, lambda: self.store.world, self.clock)
+        self.dispatcher = Dispatcher(
+            self.writer.submit, lambda: self.store.world, self.clock, self.log.status
+        )
         self.store.watch(self.dispatcher.moved)
         self.watching = asyncio.create_task(self.dispatcher.run())
         await self.writer.submit(JoinNode(id="w1", role=Role.WORKER, address="10.0.0.2", certificate=""))
@@ -153,6 +163,21 @@ async def test_silence_makes_suspect_and_a_beat_cures(cluster: Cluster) -> None:
     await end.send(m.to_body(m.Beat(seq=1)))
     await cluster.node_is("w1", NodeState.READY)
     await end.close()
+
+
+async def test_the_machine_that_led_is_silent_since_it_was_last_heard_as_leader(cluster: Cluster) -> None:
+    """A new leader gives all nodes their time to come back; the one whose silence made it the leader had a part
+    of its time already, or it would be down an election later than any other."""
+    await cluster.writer.submit(ObserveNode(node="w1", state=NodeState.UNKNOWN))
+    now = cluster.store.world.at
+    cluster.log.silence = {"w1.1": 1.5}
+    await asyncio.sleep(0)
+    assert cluster.store.world.nodes["w1"].status.state is NodeState.UNKNOWN
+    cluster.log.silence = {"w1.1": 2.5}
+    await cluster.node_is("w1", NodeState.DISCONNECTED)
+    status = cluster.store.world.nodes["w1"].status
+    assert now - status.since == 2_500_000_000
+    assert silence_allowed(cluster.store.world, status.state) == 4_500_000_000
 
 
 async def test_a_new_session_replaces_the_old(cluster: Cluster) -> None:

@@ -173,6 +173,24 @@ def test_wait_status_returns_on_change() -> None:
     run_virtual(main())
 
 
+def test_the_silence_of_a_dead_leader_does_not_begin_with_the_next_term() -> None:
+    async def main() -> None:
+        cluster = await Cluster("abc").boot()
+        first = await cluster.wait_leader()
+        await cluster.settle()
+        await cluster.kill(first.self_id)
+        died = asyncio.get_running_loop().time()
+        second = await cluster.wait_leader()
+        await asyncio.sleep(2)
+        silence = second.status().silence
+        passed = asyncio.get_running_loop().time() - died
+        assert passed <= silence[first.self_id] < passed + 0.5
+        (other,) = set("abc") - {first.self_id, second.self_id}
+        assert silence[other] < 0.5
+
+    run_virtual(main())
+
+
 # ---------------------------------------------------------------- membership
 
 

@@ -60,6 +60,7 @@ class Core(Installing):
         self.transfer_asked = NEVER
         self.removed = False
         self.told_removed: set[str] = set()
+        self.last_word: dict[str, float] = {}
         super().__init__(*args)
 
     # -------------------------------------------------- messages
@@ -74,6 +75,7 @@ class Core(Installing):
         if sender in self.committed_membership.removed:
             self.send(node, "removed", term=self.term)
             return
+        self.last_word[sender] = self.now
         kind = message["type"]
         if kind == "removed":
             # Ids are never used again, so this stays true whatever the terms are.
@@ -268,6 +270,12 @@ class Core(Installing):
         since = self.now - self.settings.election_min
         heard = {str(node.id) for node, at in self.last_heard.items() if at > since}
         return frozenset(heard & {str(n.id) for n in self.connected}) | {self.me.id}
+
+    def silence(self) -> dict[str, float]:
+        """For how many seconds nothing came from each other member that was ever heard. Unlike SyncObj's time
+        of the last answer, it does not begin anew with a term."""
+        others = (one.id for one in self.membership.members if one.id in self.last_word)
+        return {member_id: self.now - self.last_word[member_id] for member_id in others}
 
     def caught_up(self, member_id: str) -> bool:
         """Whether this member is reachable and its log is nearly as long as ours."""

@@ -178,6 +178,7 @@ class RaftLog:
             applied_index=core.applied_index,
             members=core.membership.members,
             reachable=core.reachable(),
+            silence=core.silence(),
         )
 
     @staticmethod
