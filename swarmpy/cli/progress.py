@@ -62,12 +62,11 @@ class Screen:
         """Show this text for the key, if it is not what is shown already."""
         shown = f"{key}: {text}"
         whole = shown + bar
-        if self._said.get(key) == whole:
-            return
+        if self._said.get(key) == whole or (self._dumb and bar):
+            return  # a bar is for a terminal; elsewhere the counts say enough
         self._said[key] = whole
         if self._dumb:
-            if not bar:  # a bar is for a terminal; elsewhere the counts say enough
-                self._stream.write(shown + "\n")
+            self._stream.write(shown + "\n")
         elif key in self._rows:
             up = len(self._rows) - self._rows[key]
             self._stream.write(f"\x1b[{up}A\x1b[2K\r{whole}\n")
@@ -132,8 +131,10 @@ class Watch:
         """Look once; True when there is nothing left to wait for."""
         service = client.get(f"/services/{segment(self.reference)}")
         spec = service["Spec"]
-        if self._status(service.get("UpdateStatus") or {}):
+        updated = self._status(service.get("UpdateStatus") or {})
+        if updated and not self._begun:  # complete before anything was shown: so does Docker's client
             return True
+        held = self.converged
         monitor = ((spec.get("UpdateConfig") or {}).get("Monitor") or DEFAULT_MONITOR) / 1e9
         if self.converged and self._since is not None and self._now() - self._since >= monitor:
             self._screen.line("verify", f"Service {self.reference} converged")
@@ -150,14 +151,15 @@ class Watch:
             return self._job(service, tasks, nodes)
         self.converged = self._tasks(spec, tasks, nodes)
         self._verify(monitor)
-        return False
+        return updated and not (held or self.converged)
 
     def _status(self, status: dict[str, Any]) -> bool:
-        """Take the update's state into account; True when the wait is over."""
+        """Take the update's state into account; True when it is complete, and only proof that what runs is
+        stable is waited for."""
         state, message = status.get("State", ""), status.get("Message", "")
         if state == "updating":
             self._rolling_back = False
-        elif state == "completed" and not self.converged:
+        elif state == "completed":
             return True
         elif state == "paused":
             raise CommandError(f"service update paused: {message}")

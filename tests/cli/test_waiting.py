@@ -73,6 +73,36 @@ def test_update_status_ends_the_wait_as_docker(status: dict[str, str], daemon: F
     assert shown[1] == shown[0]
 
 
+def test_an_update_that_completes_between_two_looks_is_still_verified(daemon: FakeDaemon) -> None:
+    """Without a monitoring period of its own the update is complete as soon as its last task runs: that is not
+    the end of what there is to show."""
+    service = daemon.cluster.create({
+        "Name": "a", "TaskTemplate": {}, "Mode": {"Replicated": {"Replicas": 1}},
+        "UpdateConfig": {"Monitor": 10000000}})  # fmt: skip
+    kept = daemon.cluster.services[service["ID"]]
+    daemon.cluster.stuck, kept["UpdateStatus"] = True, {"State": "updating"}
+    stream, clock = io.StringIO(), iter(range(100))
+    watch = Watch("a", Screen(stream, dumb=True), lambda: next(clock))
+    client = Client(daemon.host)
+    assert not watch.step(client)
+    next(iter(daemon.cluster.tasks.values()))["Status"]["State"] = "running"
+    kept["UpdateStatus"] = {"State": "completed"}
+    while not watch.step(client):
+        pass
+    assert "overall progress: 1 out of 1 tasks" in stream.getvalue()
+    assert stream.getvalue().splitlines()[-1] == "verify: Service a converged"
+    client.close()
+
+
+def test_a_failure_is_said_once_where_lines_stay(daemon: FakeDaemon) -> None:
+    stream = io.StringIO()
+    screen = Screen(stream, dumb=True)
+    for _ in range(3):
+        screen.line("1/1", "no such image")
+        screen.line("1/1", "preparing", " [=> ]")
+    assert stream.getvalue() == "1/1: no such image\n"
+
+
 def test_failing_tasks_are_shown(daemon: FakeDaemon) -> None:
     daemon.cluster.create({"Name": "a", "TaskTemplate": {}, "Mode": {"Replicated": {"Replicas": 1}}})
     daemon.cluster.stuck = True
