@@ -72,9 +72,9 @@ class Cluster:
         self.members = MemberWatch(self)
         self.slots = SlotWatch(stage)
         for number in range(1, managers + 1):
-            stage.add(f"m{number}", f"10.0.0.{number}", self.program)
+            stage.add(f"m{number}", f"192.168.0.{number}", self.program)
         for number in range(1, workers + 1):
-            stage.add(f"w{number}", f"10.0.1.{number}", self.program, "worker")
+            stage.add(f"w{number}", f"192.168.1.{number}", self.program, "worker")
         self.nets = NetWatch(self)
         self.oracle = Oracle(self.nets)
         for box in stage.boxes.values():

@@ -87,10 +87,10 @@ class Consensus:
 
     @staticmethod
     def _member(number: int) -> Member:
-        return Member(f"n{number}", f"10.0.0.{number}:2377")
+        return Member(f"n{number}", f"192.168.0.{number}:2377")
 
     def _add(self, name: str) -> Box:
-        box = self.stage.add(name, f"10.0.0.{name[1:]}", self.program)
+        box = self.stage.add(name, f"192.168.0.{name[1:]}", self.program)
         box.me = Peer(name, "manager", CLUSTER, name)
         return box
 

@@ -207,7 +207,7 @@ class Keeper:
             return None
         self.newcomers += 1
         number = 50 + self.newcomers
-        box = self.stage.add(f"n{self.newcomers}", f"10.0.2.{number}", self.cluster.program, kind)
+        box = self.stage.add(f"n{self.newcomers}", f"192.168.2.{number}", self.cluster.program, kind)
         self.cluster.furnish(box)
         return box
 

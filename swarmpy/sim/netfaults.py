@@ -167,6 +167,6 @@ def _address_change(stage: Stage, chance: random.Random) -> Undo | None:
         return None
     down(box, power=True)
     stage.moves += 1
-    box.move(f"10.0.9.{stage.moves}")
+    box.move(f"192.168.9.{stage.moves}")
     record.save(SimDisk(box.platter), replace(known, advertise=box.address, listen=box.address))
     return box.start

@@ -73,9 +73,9 @@ def world() -> Snapshot:
 def test_data_addresses_of_init_and_join(world: Snapshot) -> None:
     found = {node.status.address: (node.data_address, node.vtep) for node in world.nodes}
     assert found == {
-        "10.0.0.1": ("10.0.0.1", "10.0.0.1"),  # an interface's name became its address
-        "10.0.0.2": ("10.99.0.2", "10.99.0.2"),
-        "10.0.1.1": ("", "10.0.1.1"),
+        "192.168.0.1": ("192.168.0.1", "192.168.0.1"),  # an interface's name became its address
+        "192.168.0.2": ("10.99.0.2", "10.99.0.2"),
+        "192.168.1.1": ("", "192.168.1.1"),
     }
 
 
@@ -106,7 +106,7 @@ def test_pools_size_and_port_of_init(world: Snapshot) -> None:
         ),
         ({"data_path_port": 7945}, "encrypted networks use the port after the data path port"),
         ({"subnet_size": 30}, "invalid subnet size 30"),
-        ({"address_pools": ("10.0.0.0/25",)}, "smaller than one subnet of mask length 24"),
+        ({"address_pools": ("192.168.0.0/25",)}, "smaller than one subnet of mask length 24"),
         ({"address_pools": ("10.0.0.0/8", "10.1.0.0/16")}, "address pool 10.1.0.0/16 overlaps 10.0.0.0/8"),
         ({"subnet_size": 7}, "invalid address pool 10.0.0.0/8: it is smaller than one subnet"),
     ],

@@ -35,6 +35,7 @@ def join(now: int, world: Snapshot, command: JoinNode) -> tuple[list[Change], Re
     if command.availability not in AVAILABILITIES:
         raise InvalidArgument(f"invalid Availability: {command.availability!r} is not active, pause or drain")
     _check_underlay(world, command.data_address or command.address)
+    _check_outside(world, command)
     node = Node(
         id=command.id,
         spec=compact({"Role": command.role.word, "Availability": command.availability}),
@@ -62,6 +63,20 @@ def _check_underlay(world: Snapshot, address: str) -> None:
                 f"does over {kinds[1]} ({other}), and no network can use both: join with --data-path-addr "
                 f"and an {kinds[1]} address of this node"
             )
+
+
+def _check_outside(world: Snapshot, command: JoinNode) -> None:
+    """The other order of the same rule is in admission/network.py: no subnet over a node's address."""
+    for what, given in (("--advertise-addr", command.address), ("--data-path-addr", command.data_address)):
+        mine = pools.canonical(given)
+        for network in world.networks if mine else ():
+            held = next((one.subnet for one in network.subnets if pools.inside(mine, one.subnet)), "")
+            if held:
+                raise InvalidArgument(
+                    f"this node's address {mine} lies in {held}, the subnet of network {network.name}: its "
+                    f"tasks could not reach this machine, nor it them; join with {what} and an address "
+                    "outside of it, or make the network anew with another subnet"
+                )
 
 
 def update(

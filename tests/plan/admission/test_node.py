@@ -8,7 +8,17 @@ from msgspec.structs import replace
 from swarmpy.model import commands as c
 from swarmpy.model.errors import FailedPrecondition, InvalidArgument, NotFound, OutOfSequence, Refusal
 from swarmpy.model.lifecycle import NodeState, Role, TaskState
-from swarmpy.model.objects import Cluster, Description, Node, NodeStatus, Service, Task, TaskStatus
+from swarmpy.model.objects import (
+    Cluster,
+    Description,
+    Network,
+    Node,
+    NodeStatus,
+    Service,
+    Subnet,
+    Task,
+    TaskStatus,
+)
 from swarmpy.model.specs import Port
 from swarmpy.plan.admission import cluster, node, tasks
 from swarmpy.plan.admission.admit import admit
@@ -47,6 +57,41 @@ def published(*numbers: int, mode: str = "ingress") -> Service:
         id="s", name="web", spec="{}",
         ports=tuple(Port(target_port=80, published_port=one, publish_mode=mode) for one in numbers),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("address", "data", "named"),
+    [
+        ("10.20.0.9", "", "--advertise-addr"),
+        ("192.0.2.9", "10.20.0.255", "--data-path-addr"),
+        ("fd12::9", "", "--advertise-addr"),
+        ("192.0.2.9", "192.0.2.10", ""),
+        ("10.20.1.0", "", ""),
+        ("node-9.example", "", ""),
+    ],
+)
+def test_a_node_inside_a_networks_subnet_is_not_let_in(address: str, data: str, named: str) -> None:
+    subnets = (
+        Subnet(subnet="10.20.0.0/24", gateway="10.20.0.1"),
+        Subnet(subnet="fd12::/64", gateway="fd12::1"),
+    )
+    net = Network(id="n", name="back", spec="{}", subnets=subnets)
+    before = world().evolve([Put(net)], index=8)
+    join = c.JoinNode(
+        id="w9", role=Role.WORKER, address=address, certificate="PEM", hostname="nine", data_address=data
+    )
+    if not named:
+        assert "w9" in do(before, join).nodes
+        return
+    with pytest.raises(InvalidArgument) as refused:
+        do(before, join)
+    held = data or address
+    subnet = "fd12::/64" if ":" in held else "10.20.0.0/24"
+    assert refused.value.message == (
+        f"this node's address {held} lies in {subnet}, the subnet of network back: its tasks could not reach this "
+        f"machine, nor it them; join with {named} and an address outside of it, or make the network anew with "
+        "another subnet"
+    )
 
 
 def test_a_manager_whose_port_is_published_is_not_let_in() -> None:
