@@ -15,6 +15,7 @@ import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 
 import aiohttp
+import aiohttp.web
 import pytest
 
 from swarmpy.adapters.wire import TlsWire, WireSettings, bootstrap_call, codec, dialer, fetch_bundle
@@ -23,7 +24,7 @@ from swarmpy.pki.ca import digest
 from swarmpy.pki.identity import Identity, bootstrap_context
 from swarmpy.pki.rate import Rate
 from swarmpy.pki.tokens import make_token
-from swarmpy.ports import RefusedError
+from swarmpy.ports import RefusedError, WireError
 
 from .conftest import Town, at
 
@@ -61,8 +62,28 @@ async def server(town: Town, caplog: pytest.LogCaptureFixture) -> AsyncIterator[
     with caplog.at_level(logging.INFO):
         yield wire
         await asyncio.sleep(0)
-    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
-    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+    said = [*caplog.get_records("call"), *caplog.records]  # `records` alone are those of this phase
+    assert [one.getMessage() for one in said if one.exc_info or one.levelno >= logging.ERROR] == []
+
+
+async def test_a_peer_that_goes_while_its_channel_opens(
+    town: Town, server: TlsWire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An overloaded manager comes to such requests when the agent has given up waiting."""
+    known, gone = aiohttp.web.WebSocketResponse.can_prepare, []
+
+    def can_prepare(socket: aiohttp.web.WebSocketResponse, request: aiohttp.web.BaseRequest) -> object:
+        assert request.transport is not None
+        request.transport.abort()
+        gone.append(request.remote)
+        return known(socket, request)
+
+    monkeypatch.setattr(aiohttp.web.WebSocketResponse, "can_prepare", can_prepare)
+    with pytest.raises(WireError):
+        await town.wire("m2").open(at(server), "session", {})
+    monkeypatch.undo()
+    assert gone
+    await town.wire("m2").call(at(server), "ping", {})
 
 
 async def answers(town: Town, wire: TlsWire, seconds: float = 3.0) -> None:

@@ -144,7 +144,10 @@ class WireServer:
         if not socket.can_prepare(request):
             refusal = codec.refuse(rpc.BAD_REQUEST, "channels are opened by websocket")
             return _reply(400, codec.pack_refusal(refusal))
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionResetError:
+            return _reply(400, b"")  # which nobody reads: the peer gave up waiting
         try:
             peer, not_after = self._gate.look(request.transport)
             self._gate.charge(peer)
