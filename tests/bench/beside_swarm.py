@@ -1,6 +1,7 @@
 """swarmpy beside Docker Swarm, on the same Engines, one after the other, in one run.
 
     python -m tests.bench.beside_swarm [--rounds N] [--only CASE] [--json FILE]      needs root
+    python -m tests.qemu --bench     those of networks, where the kernel has IPVS
 
 Makes a lab of 3 managers and 2 workers without a cluster. Each round makes a Docker Swarm of its nodes, measures,
 takes it apart, and does the same with swarmpy; which is first changes with each round. Beside them stand plain
@@ -24,8 +25,9 @@ from urllib.parse import quote
 
 from swarmpy.lab import lab as labs
 from swarmpy.lab import nodes, unixhttp
-from swarmpy.lab.layout import Lab, Node
+from swarmpy.lab.layout import BALANCERS, Lab, Node
 from swarmpy.lab.processes import until
+from tests.bench import nets_beside
 from tests.bench.contenders import (
     ENOUGH,
     Contender,
@@ -38,25 +40,12 @@ from tests.bench.contenders import (
     watching,
     without_live_restore,
 )
+from tests.bench.notes import Notes, table
 
-Figures = dict[str, dict[str, list[float]]]
-"""By what was measured, then by who."""
 LIMIT = "Engines alone"
 IN_FLIGHT = 2
 CALLS = 300
 TICK = os.sysconf("SC_CLK_TCK")
-
-
-class Notes:
-    """What was measured."""
-
-    def __init__(self) -> None:
-        self.figures: Figures = {}
-
-    def add(self, what: str, who: str, value: float) -> None:
-        """One more sample."""
-        self.figures.setdefault(what, {}).setdefault(who, []).append(value)
-        print(f"  {who:14} {what}: {value:.4g}", flush=True)
 
 
 def create(one: Contender, notes: Notes, replicas: int) -> None:
@@ -271,7 +260,7 @@ def joining(one: Contender, notes: Notes) -> None:
             one.ask(one.first, "DELETE", f"/nodes/{quote(each['ID'])}?force=1")
 
 
-CASES: dict[str, Callable[[Contender, Notes], None]] = {
+CORE: dict[str, Callable[[Contender, Notes], None]] = {
     "create-50": lambda one, notes: create(one, notes, 50),
     "create-100": lambda one, notes: create(one, notes, 100),
     "rolling": rolling,
@@ -282,6 +271,7 @@ CASES: dict[str, Callable[[Contender, Notes], None]] = {
     "node-loss": node_loss,
     "idle": idle,
 }
+CASES = CORE | nets_beside.CASES
 
 
 def measure(lab: Lab, notes: Notes, rounds: int, cases: list[str]) -> None:
@@ -299,23 +289,6 @@ def measure(lab: Lab, notes: Notes, rounds: int, cases: list[str]) -> None:
             one.dissolve()
 
 
-def table(figures: Figures) -> list[str]:
-    """Lines of Markdown: medians, and ours as a part of theirs."""
-    lines = [f"| | {DockerSwarm.name} | {Swarmpy.name} | ours / theirs | {LIMIT} |", "|---|---|---|---|---|"]
-    for what, by in figures.items():
-        theirs, ours, limit = (by.get(who) for who in (DockerSwarm.name, Swarmpy.name, LIMIT))
-        ratio = f"{statistics.median(ours) / statistics.median(theirs):.2f}" if ours and theirs else ""
-        lines.append(f"| {what} | {_shown(theirs)} | {_shown(ours)} | {ratio} | {_shown(limit)} |")
-    return lines
-
-
-def _shown(values: list[float] | None) -> str:
-    if not values:
-        return ""
-    middle = f"{statistics.median(values):.3g}"
-    return middle if len(values) == 1 else f"{middle} [{min(values):.3g}–{max(values):.3g}]"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench.beside_swarm", description=(__doc__ or "").splitlines()[0]
@@ -323,17 +296,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", action="append", choices=sorted(CASES), default=[])
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--managers", type=int, default=3)
+    parser.add_argument("--balancer", choices=BALANCERS, default="auto")
     options = parser.parse_args()
     notes, name = Notes(), f"beside-{os.getpid()}"
-    lab = labs.up(name, print, managers=3, workers=2, with_cluster=False)
+    lab = labs.up(
+        name, print, managers=options.managers, workers=2, with_cluster=False, balancer=options.balancer
+    )
     try:
         without_live_restore(lab)
-        measure(lab, notes, options.rounds, options.only or list(CASES))
+        measure(lab, notes, options.rounds, options.only or list(CORE))
     finally:
         labs.down(name, print)
         if options.json:
             options.json.write_text(json.dumps(notes.figures, indent=1))
-        print("\n".join(table(notes.figures)))
+        print("\n".join(table(notes.figures, DockerSwarm.name, Swarmpy.name, [LIMIT])))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ What belongs here: the command. What does not: the machine (machine.py), what is
 
     python -m tests.qemu                     all cases; prints a table, exit status 0 only if all of them hold
     python -m tests.qemu -k encrypted        the cases whose name holds the word (pytest's -k)
+    python -m tests.qemu --bench             overlay networks beside those of Docker Swarm, in figures
     python -m tests.qemu --hold              boots and says how to get in; ends with its input, or Ctrl-C
 
 Needs root and an x86-64 Debian or Ubuntu; installs what is missing (`tools/setup.sh qemu`).
@@ -36,6 +37,10 @@ PATIENCE = 10
 """Emulation makes everything about ten times slower; so much longer do the tests wait."""
 _COMPILED = ".cpython-311.pyc"
 _DEADLINE = 5400.0
+_BENCH = (
+    f"{machine.PYTHON} -m tests.bench.beside_swarm --managers 1 --balancer ipvs --rounds 1 --only mesh "
+    "--only many-services"
+)
 _BEGAN = time.monotonic()
 
 
@@ -46,6 +51,7 @@ def main(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("-k", dest="only", default="", metavar="WORDS", help="only these cases (pytest's -k)")
+    parser.add_argument("--bench", action="store_true", help="measure beside Docker Swarm instead of testing")
     parser.add_argument("--hold", action="store_true", help="run nothing; say how to get in, and wait")
     args = parser.parse_args(argv)
     try:
@@ -57,6 +63,8 @@ def main(argv: list[str]) -> int:
             made.bring(image.ROOT, _files())
             if args.hold:
                 return _hold(made)
+            if args.bench:
+                return made.follow(f"cd {machine.PLACE} && {_settings()} exec {_BENCH}", deadline=_DEADLINE)
             return _cases(made, args.only)
     except MachineError as error:
         print(f"\nNOTHING WAS SHOWN: the machine cannot run.\n{error}", file=sys.stderr)
@@ -100,6 +108,10 @@ def _hold(made: machine.Machine) -> int:
     return 0
 
 
+def _settings() -> str:
+    return f"SWARMPY_KERNEL=here SWARMPY_LAB_PATIENCE={PATIENCE} PYTHONPATH={machine.PLACE}"
+
+
 def _cases(made: machine.Machine, only: str) -> int:
     words = [machine.PYTHON, "-m", "pytest", "-p", "no:randomly", "-v", "--tb=short", "-rP", "--color=no"]
     words += [
@@ -108,9 +120,8 @@ def _cases(made: machine.Machine, only: str) -> int:
         "--junitxml=/root/junit.xml",
         *(["-k", only] if only else []),
     ]
-    settings = f"SWARMPY_KERNEL=here SWARMPY_LAB_PATIENCE={PATIENCE} PYTHONPATH={machine.PLACE}"
     status = made.follow(
-        f"cd {machine.PLACE} && {settings} exec {shlex.join([*words, *CASES])}", deadline=_DEADLINE
+        f"cd {machine.PLACE} && {_settings()} exec {shlex.join([*words, *CASES])}", deadline=_DEADLINE
     )
     report = made.run("cat", "/root/junit.xml")
     cases = list(ElementTree.fromstring(report).iter("testcase"))
