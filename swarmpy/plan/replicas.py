@@ -14,6 +14,10 @@ from swarmpy.plan.types import Plan, merged
 from swarmpy.state.changes import Change, Put
 from swarmpy.state.snapshot import Snapshot
 
+ADDED = 1000
+"""Slots that one plan adds to a service at most; the next ones follow at once. One batch holds no more, and a
+leader that works out tens of thousands each time only to commit the first of them is silent for too long."""
+
 
 def plan(now: int, world: Snapshot) -> Plan:
     """All replicated services, and what removed services left."""
@@ -40,16 +44,19 @@ def of_service(now: int, world: Snapshot, service: Service) -> Plan:
     for slot in slots_of(world, service):
         (filled if occupants(slot) else history).append(slot)
     changes: list[Change] = []
+    wake_at: int | None = None
     if len(filled) > wanted:
         why = f"service {service.name} was scaled down to {wanted}"
         for slot in _victims(filled, len(filled) - wanted):
             changes += _removed(now, slot, why)
     elif len(filled) < wanted:
-        changes += _added(now, world, service, filled, history, wanted - len(filled))
+        missing = wanted - len(filled)
+        changes += _added(now, world, service, filled, history, min(missing, ADDED))
+        wake_at = now if missing > ADDED else None
     for slot in history:
         if isinstance(slot.place, int) and slot.place > wanted:
             changes += _removed(now, slot, f"slot {slot.place} of service {service.name} is no longer used")
-    return Plan(tuple(changes))
+    return Plan(tuple(changes), wake_at)
 
 
 def _added(
