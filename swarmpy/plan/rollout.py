@@ -17,7 +17,8 @@ from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.objects import Service, Task, UpdateStatus
 from swarmpy.model.specs import UpdateConfig
 from swarmpy.plan.global_ import wants
-from swarmpy.plan.policy import occupants
+from swarmpy.plan.policy import may_restart, occupants
+from swarmpy.plan.restart import restart_delay
 from swarmpy.plan.slots import Slot, is_active, is_dirty, is_job, new_task, retire, slots_of
 from swarmpy.plan.types import Plan, earliest, merged
 from swarmpy.state.changes import Change, Put
@@ -42,6 +43,8 @@ class Progress:
     """The new task has not run yet."""
     resting: list[int] = field(default_factory=list)
     """Done, within the Delay: when each delay ends."""
+    failed: list[int] = field(default_factory=list)
+    """The new task failed beside the old one: when each may be tried again."""
 
 
 def plan(now: int, world: Snapshot) -> Plan:
@@ -66,12 +69,12 @@ def of_service(now: int, world: Snapshot, service: Service) -> Plan:
         changes += [Put(retire(task, now), f"task {runs.name} runs in its place") for task in old]
     if status is not None and status.state in PAUSED:
         return Plan(tuple(changes))
-    busy = len(progress.flying) + len(progress.resting)
+    busy = len(progress.flying) + len(progress.resting) + len(progress.failed)
     room = len(progress.dirty) if config.parallelism == 0 else max(0, config.parallelism - busy)
     for slot in progress.dirty[:room]:
         changes += _renew(now, world, service, slot, config.order)
     changes += _status(now, service, progress)
-    return Plan(tuple(changes), earliest(progress.resting))
+    return Plan(tuple(changes), earliest((*progress.resting, *progress.failed)))
 
 
 def config_of(service: Service) -> UpdateConfig:
@@ -98,7 +101,12 @@ def survey(now: int, world: Snapshot, service: Service, delay: int) -> Progress:
         if runs and others:
             progress.replaced.append((others, runs))
         if old and not new:
-            if not isinstance(slot.place, str) or is_active(node):
+            again = _again_at(world, slot, service)
+            if again is None:
+                progress.flying.append(slot)
+            elif again > now:
+                progress.failed.append(again)
+            elif not isinstance(slot.place, str) or is_active(node):
                 progress.dirty.append(slot)
             continue
         done_at = _done_at(slot, service)
@@ -109,6 +117,17 @@ def survey(now: int, world: Snapshot, service: Service, delay: int) -> Progress:
         elif done_at + delay > now:
             progress.resting.append(done_at + delay)
     return progress
+
+
+def _again_at(world: Snapshot, slot: Slot, service: Service) -> int | None:
+    """When a slot of old tasks may be renewed: now (0), unless that was tried and failed; then the restart
+    policy says whether (None: not by itself) and after which delay."""
+    last = slot.newest
+    if last.spec_version != service.spec_version or last.status.state not in TERMINAL:
+        return 0
+    if not may_restart(slot, last):
+        return None
+    return last.state_since + restart_delay(world.nodes.get(last.node_id), last)
 
 
 def _is_held_back(new: list[Task]) -> bool:
@@ -162,7 +181,7 @@ def _status(now: int, service: Service, progress: Progress) -> list[Change]:
     if not going and progress.dirty:
         fresh = UpdateStatus(state=UPDATING, started_at=now, message=MESSAGE_UPDATING)
         return [Put(msgspec.structs.replace(service, update=fresh), f"the update of {service.name} began")]
-    if status is None or not going or progress.dirty or progress.flying:
+    if status is None or not going or progress.dirty or progress.flying or progress.failed:
         return []
     verb = ROLLBACK_COMPLETED if status.state == ROLLBACK_STARTED else COMPLETED
     done = msgspec.structs.replace(

@@ -94,6 +94,42 @@ def test_start_first_survives_a_new_task_that_fails():
     assert images(stage, key) == ["app:2"]
 
 
+def test_start_first_tries_a_failing_version_again_at_the_restart_policys_pace():
+    """Beside the old task, a new one that failed was followed by the next at once: five pulls a second of an
+    image that does not exist, for ever."""
+    stage, key, text = updating(2, Parallelism=1, Order="start-first")
+    stage.update(key, text)
+    for tries in range(1, 4):
+        [new] = [task for task in stage.live(key) if task.replaces]
+        stage.report(new, TaskState.REJECTED, "No such image: app:2")
+        made = [task for task in stage.tasks(key) if task.replaces]
+        assert len(made) == tries
+        assert images(stage, key) == ["app:1", "app:1"]
+        assert stage.plan().wake_at == stage.now + 5 * SECOND
+        assert not [task for task in stage.live(key) if task.replaces]
+        stage.pass_time(5)
+        assert len([task for task in stage.tasks(key) if task.replaces]) == tries + 1
+    stage.agents()
+    assert images(stage, key) == ["app:2", "app:2"]
+    assert stage.world.services[key].update.state == "completed"
+
+
+def test_start_first_with_a_policy_that_allows_no_restart_leaves_the_old_task_alone():
+    never = {"RestartPolicy": {"Condition": "none"}}
+    config = {"Parallelism": 1, "Order": "start-first"}
+    stage = Stage(node("w1"), node("w2"))
+    key = stage.create(spec("web", 2, template=never, UpdateConfig=config))
+    stage.agents()
+    stage.update(key, spec("web", 2, image="app:2", template=never, UpdateConfig=config))
+    [new] = [task for task in stage.live(key) if task.replaces]
+    stage.report(new, TaskState.REJECTED, "No such image: app:2")
+    stage.pass_time(60)
+    stage.agents()
+    assert [task.id for task in stage.tasks(key) if task.replaces] == [new.id]
+    assert images(stage, key) == ["app:1", "app:1"]
+    assert stage.world.services[key].update.state == "updating"
+
+
 def test_the_delay_passes_between_batches():
     stage, key, text = updating(2, Parallelism=1, Delay=10 * SECOND)
     stage.update(key, text)
