@@ -15,7 +15,7 @@ import msgspec
 
 from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.objects import Service, Task, UpdateStatus
-from swarmpy.model.specs import UpdateConfig
+from swarmpy.model.specs import SECOND, UpdateConfig
 from swarmpy.plan.global_ import wants
 from swarmpy.plan.policy import may_restart, occupants
 from swarmpy.plan.restart import restart_delay
@@ -45,6 +45,8 @@ class Progress:
     """Done, within the Delay: when each delay ends."""
     failed: list[int] = field(default_factory=list)
     """The new task failed beside the old one: when each may be tried again."""
+    latest: int = 0
+    """When the last slot of this update was done; 0: none was."""
 
 
 def plan(now: int, world: Snapshot) -> Plan:
@@ -73,8 +75,16 @@ def of_service(now: int, world: Snapshot, service: Service) -> Plan:
     room = len(progress.dirty) if config.parallelism == 0 else max(0, config.parallelism - busy)
     for slot in progress.dirty[:room]:
         changes += _renew(now, world, service, slot, config.order)
-    changes += _status(now, service, progress)
-    return Plan(tuple(changes), earliest((*progress.resting, *progress.failed)))
+    watched_until = progress.latest + watch(config)
+    changes += _status(now, service, progress, watched_until)
+    ends = [watched_until] if active and watched_until > now else []
+    return Plan(tuple(changes), earliest((*progress.resting, *progress.failed, *ends)))
+
+
+def watch(config: UpdateConfig) -> int:
+    """For how long, in ns, the last slot is watched before the update counts as complete. Whoever waits
+    for the update sees all tasks run by then. Swarm's rule."""
+    return config.monitor if config.delay < config.monitor else config.delay + SECOND
 
 
 def config_of(service: Service) -> UpdateConfig:
@@ -114,7 +124,9 @@ def survey(now: int, world: Snapshot, service: Service, delay: int) -> Progress:
             continue  # its node was paused before it got the task: no reason to hold up all the others
         if done_at is None or (old and runs is None):
             progress.flying.append(slot)
-        elif done_at + delay > now:
+            continue
+        progress.latest = max(progress.latest, done_at)
+        if done_at + delay > now:
             progress.resting.append(done_at + delay)
     return progress
 
@@ -174,14 +186,17 @@ def _renew(now: int, world: Snapshot, service: Service, slot: Slot, order: str) 
     return [*changes, Put(task, why)]
 
 
-def _status(now: int, service: Service, progress: Progress) -> list[Change]:
-    """The update's status: it appears when something is dirty, and completes when everything was renewed."""
+def _status(now: int, service: Service, progress: Progress, watched_until: int) -> list[Change]:
+    """The update's status: it appears when something is dirty, and completes when everything was renewed and
+    watched."""
     status = service.update
     going = status is not None and status.state in MESSAGE_COMPLETED
     if not going and progress.dirty:
         fresh = UpdateStatus(state=UPDATING, started_at=now, message=MESSAGE_UPDATING)
         return [Put(msgspec.structs.replace(service, update=fresh), f"the update of {service.name} began")]
-    if status is None or not going or progress.dirty or progress.flying or progress.failed:
+    if status is None or not going or watched_until > now:
+        return []
+    if progress.dirty or progress.flying or progress.failed:
         return []
     verb = ROLLBACK_COMPLETED if status.state == ROLLBACK_STARTED else COMPLETED
     done = msgspec.structs.replace(

@@ -49,11 +49,10 @@ def test_parallelism(parallelism, first):
     stage.update(key, text)
     assert len(renewed(stage, key)) == first
     least = 4
-    while stage.world.services[key].update.state == "updating":
+    while images(stage, key) != ["app:2"] * 4:
         least = min(least, len(stage.running(key)))
         step(stage, key)
     assert least == 4 - first
-    assert images(stage, key) == ["app:2"] * 4
 
 
 def test_stop_first_starts_the_new_task_only_when_the_old_one_stopped():
@@ -111,6 +110,7 @@ def test_start_first_tries_a_failing_version_again_at_the_restart_policys_pace()
         assert len([task for task in stage.tasks(key) if task.replaces]) == tries + 1
     stage.agents()
     assert images(stage, key) == ["app:2", "app:2"]
+    stage.pass_time(5)
     assert stage.world.services[key].update.state == "completed"
 
 
@@ -148,9 +148,26 @@ def test_status_and_its_messages():
     status = stage.world.services[key].update
     assert status == UpdateStatus(state="updating", started_at=stage.now, message="update in progress")
     stage.agents()
+    stage.pass_time(5)
     status = stage.world.services[key].update
     assert (status.state, status.message) == ("completed", "update completed")
     assert status.completed_at == stage.now
+
+
+@pytest.mark.parametrize(("delay", "watched"), [(0, 7), (3, 7), (7, 8), (20, 21)])
+def test_an_update_is_complete_when_its_last_slot_was_watched(delay, watched):
+    """Whoever waits for it would hear that it is complete while the last tasks are not seen to run."""
+    stage, key, text = updating(2, Parallelism=0, Delay=delay * SECOND, Monitor=7 * SECOND)
+    stage.update(key, text)
+    stage.agents()
+    assert images(stage, key) == ["app:2", "app:2"]
+    assert stage.world.services[key].update.state == "updating"
+    began = stage.now
+    while (wake_at := stage.plan().wake_at) is not None:
+        assert stage.world.services[key].update.state == "updating"
+        stage.now = wake_at
+    assert stage.world.services[key].update.state == "completed"
+    assert stage.now - began == watched * SECOND
 
 
 def test_a_rollback_has_its_own_words_and_pace():
@@ -167,6 +184,7 @@ def test_a_rollback_has_its_own_words_and_pace():
     assert len(renewed(stage, key)) == 1
     stage.agents()
     assert images(stage, key) == ["app:1"] * 3
+    stage.pass_time(5)
     status = stage.world.services[key].update
     assert (status.state, status.message) == ("rollback_completed", "rollback completed")
 
