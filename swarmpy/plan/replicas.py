@@ -6,6 +6,8 @@ rollout.py), choosing nodes (placement.py), deleting tasks (reap.py).
 
 from __future__ import annotations
 
+from itertools import islice
+
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.objects import Service
 from swarmpy.plan.policy import occupants
@@ -15,8 +17,9 @@ from swarmpy.state.changes import Change, Put
 from swarmpy.state.snapshot import Snapshot
 
 ADDED = 1000
-"""Slots that one plan adds to a service at most; the next ones follow at once. One batch holds no more, and a
-leader that works out tens of thousands each time only to commit the first of them is silent for too long."""
+"""Slots that one plan adds to a service, and takes from removed ones, at most; the next follow at once. One
+batch holds no more, and a leader that works out tens of thousands each time only to commit the first of them
+is silent for too long."""
 
 
 def plan(now: int, world: Snapshot) -> Plan:
@@ -26,12 +29,13 @@ def plan(now: int, world: Snapshot) -> Plan:
 
 def of_removed(now: int, world: Snapshot) -> Plan:
     """Tasks of removed services are to be removed."""
-    return Plan(tuple(
+    removed = tuple(islice((
         Put(retire(task, now, TaskState.REMOVE), f"service {task.service_name} was removed")
         for service_id in world.orphan_services()
         for task in world.tasks_of(service_id)
         if task.desired < TaskState.REMOVE
-    ))  # fmt: skip
+    ), ADDED))  # fmt: skip
+    return Plan(removed, now if len(removed) == ADDED else None)
 
 
 def of_service(now: int, world: Snapshot, service: Service) -> Plan:
