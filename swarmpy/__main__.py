@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from swarmpy.cli.main import main
-
 if __name__ == "__main__":
+    try:
+        from swarmpy.cli.main import main
+    except KeyboardInterrupt:  # while it was loading
+        sys.exit(130)
     sys.exit(main())

@@ -7,6 +7,7 @@ rules of networks (plan/admission/network), JSON shapes (netrender.py).
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +24,7 @@ from swarmpy.api.info import ENGINE_AWAY
 from swarmpy.api.site import NO_SWARM, Route, Site
 from swarmpy.model.commands import CreateNetwork, RemoveNetwork
 from swarmpy.model.errors import FailedPrecondition, NotFound
-from swarmpy.model.lifecycle import TERMINAL
+from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.objects import Network
 from swarmpy.model.specs import compact, network_view
 from swarmpy.plan.admission.network import PREDEFINED
@@ -33,6 +34,9 @@ from swarmpy.state.snapshot import Snapshot
 LABEL = "io.swarmpy.network"
 _FILTERS = ("driver", "id", "label", "name", "scope", "type", "dangling")
 _NO = ("0", "false")
+LEAVING_SECONDS = 20.0
+"""How long the removal of a network waits for tasks that are stopping: whoever removes services and then
+their network, as `docker stack rm` does at once, means to wait for them. Docker's bound for such a call."""
 
 
 class Networks:
@@ -147,8 +151,19 @@ class Networks:
                 return passed(await self._engine(request))
             world = await self._site.control().world()
             item = refs.network(world, found["Labels"][LABEL])
-        await self._site.submit(RemoveNetwork(request_id=self._site.request_id(request), network=item.id))
-        return web.Response(status=204)
+        command = RemoveNetwork(request_id=self._site.request_id(request), network=item.id)
+        clock = asyncio.get_running_loop().time
+        until = clock() + LEAVING_SECONDS
+        while True:
+            try:
+                await self._site.submit(command)
+                return web.Response(status=204)
+            except FailedPrecondition:
+                control = self._site.control()
+                world = await control.world()
+                if clock() >= until or not _is_being_left(world, item):
+                    raise
+                await control.changed(world.version, timeout=until - clock())
 
     async def prune(self, request: web.Request) -> web.Response:
         """POST /networks/prune: the Engine's unused networks, on a manager the cluster's too.
@@ -252,6 +267,18 @@ def _used(world: Snapshot, item: Network) -> bool:
         or any(
             one.target == item.id for service in world.services for one in service.view.task_template.networks
         )
+    )
+
+
+def _is_being_left(world: Snapshot, item: Network) -> bool:
+    """Whether nothing keeps the network but tasks that are to stop and have not yet, if any."""
+    tasks = (world.bucket_in(item.id) or {}).values()
+    services = (one.view.task_template.networks for one in world.services)
+    return (
+        not item.view.ingress
+        and not world.guests_in(item.id)
+        and not any(one.target == item.id for networks in services for one in networks)
+        and all(task.desired > TaskState.RUNNING or task.status.state in TERMINAL for task in tasks)
     )
 
 

@@ -202,7 +202,10 @@ def _sentence(data: bytes, response: HTTPResponse) -> str:
 
 
 def segment(reference: str) -> str:
-    """A user's reference as one part of a path."""
+    """A user's reference as one part of a path. Raises CommandError for an empty one, which would be another
+    path."""
+    if not reference:
+        raise CommandError("invalid name or ID: value is empty")
     return quote(reference, safe="")
 
 

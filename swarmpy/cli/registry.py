@@ -23,6 +23,7 @@ _IMAGE = re.compile(
     r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
     r"(?::[\w][\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?\Z"
 )
+_WORDS = ("username", "password", "identitytoken", "registrytoken")
 UNRESOLVED = (
     "image {image} could not be accessed on a registry to record\n"
     "its digest. Each node will access {image} independently,\n"
@@ -90,26 +91,33 @@ def registry_of(image: str) -> str:
 def auth_header(image: str) -> str:
     """X-Registry-Auth for an image, from the user's Docker configuration. Raises CommandError where the
     credentials are kept by a helper program."""
-    import base64
-
     folder = os.environ.get("DOCKER_CONFIG") or os.path.join(os.path.expanduser("~"), ".docker")
     path = os.path.join(folder, "config.json")
     try:
         with open(path, encoding="utf-8") as file:
-            config = json.load(file)
+            config = _section(json.load(file), "it")
     except FileNotFoundError:
         config = {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CommandError(f"cannot read the registry credentials in {path}: {error}") from None
     registry = registry_of(image)
-    helper = (config.get("credHelpers") or {}).get(registry) or config.get("credsStore")
+    try:
+        return _header(config, registry, path)
+    except ValueError as error:
+        raise CommandError(f"cannot read the registry credentials in {path}: {error}") from None
+
+
+def _header(config: dict[str, Any], registry: str, path: str) -> str:
+    import base64
+
+    helper = _section(config.get("credHelpers"), "credHelpers").get(registry) or config.get("credsStore")
     if helper:
         raise CommandError(
             f"the credentials for {registry} are kept by the helper program "
             f"docker-credential-{helper}, which swarmpy does not run; put them into {path} with "
             "`docker login` without a credential store, or leave out --with-registry-auth"
         )
-    content = _credentials(config.get("auths") or {}, registry, path)
+    content = _credentials(_section(config.get("auths"), "auths"), registry, path)
     return base64.urlsafe_b64encode(json.dumps(content).encode()).decode()
 
 
@@ -122,17 +130,27 @@ def _credentials(auths: dict[str, Any], registry: str, path: str) -> dict[str, s
         if not bare:
             return {}
         entry = auths[bare[0]]
+    entry = _section(entry, f"the entry of {registry}")
     content = {"serveraddress": registry}
+    for key, value in entry.items():
+        if key in ("auth", *_WORDS) and not isinstance(value, str):
+            raise ValueError(f"{key} of {registry} is not a text")
     if entry.get("auth"):
         try:
             user, _, password = base64.b64decode(entry["auth"]).decode().partition(":")
         except ValueError as error:
             raise CommandError(f"the credentials for {registry} in {path} are not base64: {error}") from None
         content.update(username=user, password=password.strip("\x00"))
-    for key in ("username", "password"):
-        if entry.get(key):
-            content[key] = entry[key]
-    for key in ("identitytoken", "registrytoken"):
+    for key in _WORDS:
         if entry.get(key):
             content[key] = entry[key]
     return content
+
+
+def _section(value: Any, what: str) -> dict[str, Any]:
+    """A part of the file; an absent one is empty. Raises ValueError where it is no object."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is not an object")
+    return value

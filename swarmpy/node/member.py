@@ -90,8 +90,8 @@ class Member:
 
     @property
     def is_manager(self) -> bool:
-        """Whether this node runs a manager."""
-        return self._manager is not None
+        """Whether this node is a manager, also one that is not at its post yet, or cannot be."""
+        return self._manager is not None or self._identity.certificate.role == "manager"
 
     @property
     def problem(self) -> str:

@@ -84,9 +84,14 @@ tasks, the nodes, the cluster and, at the instant that it names as its wake, on 
 node and its tasks."""
 
 
-def plan(now: int, world: Snapshot) -> Plan:
+MOST = 2000
+"""Changes of one step in one plan at most; it goes on at once in the next. A batch holds no more than half of
+it, and a leader that works out tens of thousands for each batch is silent for too long."""
+
+
+def plan(now: int, world: Snapshot, most: int = MOST) -> Plan:
     """Everything that should change now, one change per object, and when to look again."""
-    return _run(now, world, Memory())
+    return _run(now, world, Memory(), most)
 
 
 class Planner:
@@ -98,10 +103,10 @@ class Planner:
 
     def plan(self, now: int, world: Snapshot) -> Plan:
         """Everything that should change now, one change per object, and when to look again."""
-        return _run(now, world, self._memory)
+        return _run(now, world, self._memory, MOST)
 
 
-def _run(now: int, world: Snapshot, memory: Memory) -> Plan:
+def _run(now: int, world: Snapshot, memory: Memory, most: int) -> Plan:
     working = world
     changes: list[Change] = []
     wakes: list[int | None] = []
@@ -109,6 +114,8 @@ def _run(now: int, world: Snapshot, memory: Memory) -> Plan:
         if number == 1:
             memory.begin(now, world, working)
         decided = _decide(step, now, working, memory)
+        if len(decided.changes) > most:
+            decided = Plan(decided.changes[:most], now)
         wakes.append(decided.wake_at)
         if decided.changes:
             changes += decided.changes

@@ -5,8 +5,10 @@ What belongs here: reading specs against the networks that exist. What does not:
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from swarmpy.model.objects import Network, Service, Task
-from swarmpy.model.specs import EndpointSpec, NetworkAttachment, endpoint_view
+from swarmpy.model.specs import EndpointSpec, NetworkAttachment, endpoint_view, template_view
 from swarmpy.state.snapshot import Snapshot
 
 PREDEFINED = frozenset({"bridge", "host", "none"})
@@ -48,7 +50,14 @@ def of_task(task: Task, ingress: Network | None) -> list[NetworkAttachment]:
 
 def settled(world: Snapshot, task: Task, ingress: Network | None) -> bool:
     """Whether the task has all its places, so that a node may take it."""
-    wanted = of_task(task, ingress)
+    wanted = _targets(task.template, task.endpoint, ingress.id if ingress is not None else "")
     return len(task.networks) == len(wanted) and all(
-        place.network_id == one.target for place, one in zip(task.networks, wanted, strict=True)
+        place.network_id == target for place, target in zip(task.networks, wanted, strict=True)
     )
+
+
+@lru_cache(maxsize=20_000)
+def _targets(template: str, endpoint: str, ingress: str) -> tuple[str, ...]:
+    """`of_task` by the texts that it depends on: it is asked for every waiting task in every plan."""
+    targets = tuple(one.target for one in named(template_view(template).networks))
+    return (*targets, ingress) if ingress and meshed(endpoint_view(endpoint)) else targets

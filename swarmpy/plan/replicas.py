@@ -6,6 +6,8 @@ rollout.py), choosing nodes (placement.py), deleting tasks (reap.py).
 
 from __future__ import annotations
 
+from itertools import islice
+
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.objects import Service
 from swarmpy.plan.policy import occupants
@@ -13,6 +15,11 @@ from swarmpy.plan.slots import Slot, is_job, leaving, new_task, replicas_of, ret
 from swarmpy.plan.types import Plan, merged
 from swarmpy.state.changes import Change, Put
 from swarmpy.state.snapshot import Snapshot
+
+ADDED = 1000
+"""Slots that one plan adds to a service, and takes from removed ones, at most; the next follow at once. One
+batch holds no more, and a leader that works out tens of thousands each time only to commit the first of them
+is silent for too long."""
 
 
 def plan(now: int, world: Snapshot) -> Plan:
@@ -22,12 +29,13 @@ def plan(now: int, world: Snapshot) -> Plan:
 
 def of_removed(now: int, world: Snapshot) -> Plan:
     """Tasks of removed services are to be removed."""
-    return Plan(tuple(
+    removed = tuple(islice((
         Put(retire(task, now, TaskState.REMOVE), f"service {task.service_name} was removed")
         for service_id in world.orphan_services()
         for task in world.tasks_of(service_id)
         if task.desired < TaskState.REMOVE
-    ))  # fmt: skip
+    ), ADDED))  # fmt: skip
+    return Plan(removed, now if len(removed) == ADDED else None)
 
 
 def of_service(now: int, world: Snapshot, service: Service) -> Plan:
@@ -40,16 +48,19 @@ def of_service(now: int, world: Snapshot, service: Service) -> Plan:
     for slot in slots_of(world, service):
         (filled if occupants(slot) else history).append(slot)
     changes: list[Change] = []
+    wake_at: int | None = None
     if len(filled) > wanted:
         why = f"service {service.name} was scaled down to {wanted}"
         for slot in _victims(filled, len(filled) - wanted):
             changes += _removed(now, slot, why)
     elif len(filled) < wanted:
-        changes += _added(now, world, service, filled, history, wanted - len(filled))
+        missing = wanted - len(filled)
+        changes += _added(now, world, service, filled, history, min(missing, ADDED))
+        wake_at = now if missing > ADDED else None
     for slot in history:
         if isinstance(slot.place, int) and slot.place > wanted:
             changes += _removed(now, slot, f"slot {slot.place} of service {service.name} is no longer used")
-    return Plan(tuple(changes))
+    return Plan(tuple(changes), wake_at)
 
 
 def _added(

@@ -15,9 +15,10 @@ import msgspec
 
 from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.objects import Service, Task, UpdateStatus
-from swarmpy.model.specs import UpdateConfig
+from swarmpy.model.specs import SECOND, UpdateConfig
 from swarmpy.plan.global_ import wants
-from swarmpy.plan.policy import occupants
+from swarmpy.plan.policy import may_restart, occupants
+from swarmpy.plan.restart import restart_delay
 from swarmpy.plan.slots import Slot, is_active, is_dirty, is_job, new_task, retire, slots_of
 from swarmpy.plan.types import Plan, earliest, merged
 from swarmpy.state.changes import Change, Put
@@ -42,6 +43,10 @@ class Progress:
     """The new task has not run yet."""
     resting: list[int] = field(default_factory=list)
     """Done, within the Delay: when each delay ends."""
+    failed: list[int] = field(default_factory=list)
+    """The new task failed beside the old one: when each may be tried again."""
+    latest: int = 0
+    """When the last slot of this update was done; 0: none was."""
 
 
 def plan(now: int, world: Snapshot) -> Plan:
@@ -66,12 +71,20 @@ def of_service(now: int, world: Snapshot, service: Service) -> Plan:
         changes += [Put(retire(task, now), f"task {runs.name} runs in its place") for task in old]
     if status is not None and status.state in PAUSED:
         return Plan(tuple(changes))
-    busy = len(progress.flying) + len(progress.resting)
+    busy = len(progress.flying) + len(progress.resting) + len(progress.failed)
     room = len(progress.dirty) if config.parallelism == 0 else max(0, config.parallelism - busy)
     for slot in progress.dirty[:room]:
         changes += _renew(now, world, service, slot, config.order)
-    changes += _status(now, service, progress)
-    return Plan(tuple(changes), earliest(progress.resting))
+    watched_until = progress.latest + watch(config)
+    changes += _status(now, service, progress, watched_until)
+    ends = [watched_until] if active and watched_until > now else []
+    return Plan(tuple(changes), earliest((*progress.resting, *progress.failed, *ends)))
+
+
+def watch(config: UpdateConfig) -> int:
+    """For how long, in ns, the last slot is watched before the update counts as complete. Whoever waits
+    for the update sees all tasks run by then. Swarm's rule."""
+    return config.monitor if config.delay < config.monitor else config.delay + SECOND
 
 
 def config_of(service: Service) -> UpdateConfig:
@@ -98,7 +111,12 @@ def survey(now: int, world: Snapshot, service: Service, delay: int) -> Progress:
         if runs and others:
             progress.replaced.append((others, runs))
         if old and not new:
-            if not isinstance(slot.place, str) or is_active(node):
+            again = _again_at(world, slot, service)
+            if again is None:
+                progress.flying.append(slot)
+            elif again > now:
+                progress.failed.append(again)
+            elif not isinstance(slot.place, str) or is_active(node):
                 progress.dirty.append(slot)
             continue
         done_at = _done_at(slot, service)
@@ -106,9 +124,22 @@ def survey(now: int, world: Snapshot, service: Service, delay: int) -> Progress:
             continue  # its node was paused before it got the task: no reason to hold up all the others
         if done_at is None or (old and runs is None):
             progress.flying.append(slot)
-        elif done_at + delay > now:
+            continue
+        progress.latest = max(progress.latest, done_at)
+        if done_at + delay > now:
             progress.resting.append(done_at + delay)
     return progress
+
+
+def _again_at(world: Snapshot, slot: Slot, service: Service) -> int | None:
+    """When a slot of old tasks may be renewed: now (0), unless that was tried and failed; then the restart
+    policy says whether (None: not by itself) and after which delay."""
+    last = slot.newest
+    if last.spec_version != service.spec_version or last.status.state not in TERMINAL:
+        return 0
+    if not may_restart(slot, last):
+        return None
+    return last.state_since + restart_delay(world.nodes.get(last.node_id), last)
 
 
 def _is_held_back(new: list[Task]) -> bool:
@@ -155,14 +186,17 @@ def _renew(now: int, world: Snapshot, service: Service, slot: Slot, order: str) 
     return [*changes, Put(task, why)]
 
 
-def _status(now: int, service: Service, progress: Progress) -> list[Change]:
-    """The update's status: it appears when something is dirty, and completes when everything was renewed."""
+def _status(now: int, service: Service, progress: Progress, watched_until: int) -> list[Change]:
+    """The update's status: it appears when something is dirty, and completes when everything was renewed and
+    watched."""
     status = service.update
     going = status is not None and status.state in MESSAGE_COMPLETED
     if not going and progress.dirty:
         fresh = UpdateStatus(state=UPDATING, started_at=now, message=MESSAGE_UPDATING)
         return [Put(msgspec.structs.replace(service, update=fresh), f"the update of {service.name} began")]
-    if status is None or not going or progress.dirty or progress.flying:
+    if status is None or not going or watched_until > now:
+        return []
+    if progress.dirty or progress.flying or progress.failed:
         return []
     verb = ROLLBACK_COMPLETED if status.state == ROLLBACK_STARTED else COMPLETED
     done = msgspec.structs.replace(

@@ -11,7 +11,8 @@ from swarmpy.state.changes import Change
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a planner decided: changes to make now, and the instant (cluster time, ns) at which to ask
-    again even if nothing else happens (None: never). Timers are data."""
+    again even if nothing else happens (None: never; `now` where only the first part of the changes is here).
+    Timers are data."""
 
     changes: tuple[Change, ...] = ()
     wake_at: int | None = None

@@ -102,7 +102,7 @@ class MemberWatch:
             if not said == node.role.word == node.view.role:  # (35)
                 yield "role-follows", (f"node {node.hostname} is wanted a {node.view.role}, is a "
                                        f"{node.role.word}, and its certificate says {said}")  # fmt: skip
-            if member.is_manager != (node.role is Role.MANAGER) or member.problem:
+            if (member.control is not None) != (node.role is Role.MANAGER) or member.problem:
                 yield "role-follows", f"node {node.hostname} does not act as its role: {member.problem}"
         strangers = [box.name for key, box in held.items() if key not in world.nodes]
         outside = [box.name for box in self._stage.boxes.values() if box not in held.values()]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 from urllib.parse import quote, unquote
 
 import pytest
+from msgspec.structs import replace
 
 from swarmpy.api.networks import LABEL
-from swarmpy.model.objects import Network
+from swarmpy.model.lifecycle import TaskState
+from swarmpy.model.objects import Network, Task
 from swarmpy.model.specs import VNI_OPTION
+from swarmpy.state.changes import Delete, Put
 from tests.api.conftest import Rig
 from tests.api.fakes import NO_LEADER
 
@@ -118,6 +122,36 @@ async def test_one_space_of_names(rig: Rig) -> None:
     status, text = await refusal(rig, "POST", "/networks/create", {"Name": "back", "Driver": "bridge"})
     assert (status, text) == (409, "network with name back already exists")
     assert not any("/networks/create" in head for head in rig.engine.heads)
+
+
+async def leaving(rig: Rig) -> Task:
+    """A task on network back whose service is gone, and which has not stopped yet."""
+    await create(rig)
+    on = {"ContainerSpec": {"Image": "x"}, "Networks": [{"Target": "back"}]}
+    service = await rig.create(TaskTemplate=on, Mode={"Replicated": {"Replicas": 1}})
+    [task] = rig.control.current.tasks_of(service)
+    stopping = replace(task, desired=TaskState.REMOVE)
+    rig.control.evolve([Delete("service", service, "test"), Put(stopping)])
+    return stopping
+
+
+async def test_removal_waits_for_tasks_that_are_stopping(rig: Rig) -> None:
+    """`docker stack rm` removes the services and, in the same breath, their networks."""
+    task = await leaving(rig)
+    removal = asyncio.ensure_future(rig.call("DELETE", "/networks/back"))
+    await asyncio.sleep(0.1)
+    assert not removal.done()
+    status = replace(task.status, state=TaskState.SHUTDOWN)
+    rig.control.evolve([Put(replace(task, status=status))])
+    assert await asyncio.wait_for(removal, 5) == (204, None)
+    assert rig.control.current.network_named("back") is None
+
+
+async def test_removal_does_not_wait_for_ever(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swarmpy.api.networks.LEAVING_SECONDS", 0.2)
+    task = await leaving(rig)
+    status, said = await refusal(rig, "DELETE", "/networks/back")
+    assert (status, said.endswith(f"is in use by task {task.id}")) == (400, True)
 
 
 async def test_removal(rig: Rig) -> None:

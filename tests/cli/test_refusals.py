@@ -423,3 +423,12 @@ def test_words_that_are_not_utf8_are_refused(line: str, daemon: FakeDaemon, swar
         + next(one for one in line.split() if "{}" in one).format("caf\\udce9")
         + '" is not valid UTF-8\n'
     )
+
+
+@pytest.mark.parametrize(
+    "words", ["node inspect", "node rm", "service rm", "service inspect", "service logs"]
+)
+def test_an_empty_reference_is_said_to_be_empty(swarmpy: Run, words: str) -> None:
+    done = swarmpy(*words.split(), "")
+    assert done.code == 1
+    assert done.err == "invalid name or ID: value is empty\n"

@@ -136,3 +136,20 @@ def test_refusals_travel_by_name():
         again = refusal_from(kind.__name__, "why")
         assert type(again) is kind
         assert again.message == "why"
+
+
+@pytest.mark.parametrize(("path", "value"), [
+    (("RestartPolicy", "Delay"), 2**63), (("RestartPolicy", "MaxAttempts"), 2**64),
+    (("RestartPolicy", "Window"), -(2**63) - 1), (("ForceUpdate",), -1), (("Placement", "MaxReplicas"), 10**400),
+    (("ContainerSpec", "StopGracePeriod"), 2**63), (("Resources", "Limits", "NanoCPUs"), 2**63),
+    (("Resources", "Reservations", "MemoryBytes"), 2**64 - 1), (("Unknown", "Number"), 2**64),
+])  # fmt: skip
+def test_numbers_that_go_has_no_room_for_are_refused(path, value):
+    """Once stored, one of them made every `docker service ls` fail."""
+    template = {"ContainerSpec": {"Image": "app:1"}}
+    part = template
+    for key in path[:-1]:
+        part = part.setdefault(key, {})
+    part[path[-1]] = value
+    with pytest.raises(InvalidArgument, match=r"Expected `int`|more than 64 bits"):
+        service_view(json.dumps({"Name": "web", "TaskTemplate": template}))

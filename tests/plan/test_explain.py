@@ -255,6 +255,7 @@ def test_progress():
     seen = progress(stage.world, stage.world.services[key])
     assert (seen.running, seen.current, seen.converged) == (1, 0, False)
     stage.agents()
+    stage.pass_time(5)
     assert progress(stage.world, stage.world.services[key]).converged
     stage.set_node("a", state=NodeState.DOWN)
     seen = progress(stage.world, stage.world.services[key])

@@ -158,12 +158,27 @@ class Cluster(RuleBasedStateMachine):
         assert not manager.plan(now, whole).changes
         assert check(whole) == []
         assert check_transition(world, whole) == []
+        self.check_parts(now, world, len(decided.changes))
         violations = check(after)
         assert violations == [], violations
         violations = check_transition(self.before, after)
         assert violations == [], violations
         self.before = after
         return decided
+
+    def check_parts(self, now, world, changes):
+        """A step may stop after any of its changes, and go on in the next plan."""
+        slow = world
+        for _ in range(20 * changes + 5):
+            some = manager.plan(now, slow, most=1)
+            if not some.changes:
+                assert some.wake_at is None or some.wake_at > now
+                break
+            slow = slow.evolve(some.changes, slow.version + 1, now)
+            assert check(slow) == []
+        else:
+            raise AssertionError("never at rest")
+        assert check_transition(world, slow) == []
 
     def check_assignments(self, old, new):
         for task in new.tasks:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 
 from swarmpy.model.lifecycle import NodeState, TaskState
+from swarmpy.plan import manager
+from swarmpy.plan.replicas import ADDED
+from swarmpy.plan.types import Plan
 
 from .worlds import Stage, node, spec
 
@@ -161,3 +164,21 @@ def test_a_slot_given_up_and_taken_again_waits_for_what_still_runs_in_it():
     stage.agents()
     (fresh,) = [task for task in stage.live(key) if task.slot == gone.slot]
     assert fresh.desired == TaskState.RUNNING
+
+
+def test_a_very_large_service_is_made_in_parts_that_follow_each_other_at_once():
+    """Working out tens of thousands of tasks, only to commit the first thousand, kept a leader silent for so
+    long that the others elected a new one, again and again."""
+    stage = Stage(node("w1"), planner=lambda now, world: Plan())
+    key = stage.create(spec("web", 2 * ADDED + 500))
+    stage.planner = manager.Planner().plan
+    sizes = []
+    while True:
+        decided = stage.plan()
+        if not decided.changes:
+            break
+        sizes.append(len(decided.changes))
+        more = len(slots(stage, key)) < 2 * ADDED + 500
+        assert (decided.wake_at == stage.now) is more
+    assert sizes == [ADDED, ADDED, 500]
+    assert slots(stage, key) == list(range(1, 2 * ADDED + 501))

@@ -49,11 +49,10 @@ def test_parallelism(parallelism, first):
     stage.update(key, text)
     assert len(renewed(stage, key)) == first
     least = 4
-    while stage.world.services[key].update.state == "updating":
+    while images(stage, key) != ["app:2"] * 4:
         least = min(least, len(stage.running(key)))
         step(stage, key)
     assert least == 4 - first
-    assert images(stage, key) == ["app:2"] * 4
 
 
 def test_stop_first_starts_the_new_task_only_when_the_old_one_stopped():
@@ -94,6 +93,43 @@ def test_start_first_survives_a_new_task_that_fails():
     assert images(stage, key) == ["app:2"]
 
 
+def test_start_first_tries_a_failing_version_again_at_the_restart_policys_pace():
+    """Beside the old task, a new one that failed was followed by the next at once: five pulls a second of an
+    image that does not exist, for ever."""
+    stage, key, text = updating(2, Parallelism=1, Order="start-first")
+    stage.update(key, text)
+    for tries in range(1, 4):
+        [new] = [task for task in stage.live(key) if task.replaces]
+        stage.report(new, TaskState.REJECTED, "No such image: app:2")
+        made = [task for task in stage.tasks(key) if task.replaces]
+        assert len(made) == tries
+        assert images(stage, key) == ["app:1", "app:1"]
+        assert stage.plan().wake_at == stage.now + 5 * SECOND
+        assert not [task for task in stage.live(key) if task.replaces]
+        stage.pass_time(5)
+        assert len([task for task in stage.tasks(key) if task.replaces]) == tries + 1
+    stage.agents()
+    assert images(stage, key) == ["app:2", "app:2"]
+    stage.pass_time(5)
+    assert stage.world.services[key].update.state == "completed"
+
+
+def test_start_first_with_a_policy_that_allows_no_restart_leaves_the_old_task_alone():
+    never = {"RestartPolicy": {"Condition": "none"}}
+    config = {"Parallelism": 1, "Order": "start-first"}
+    stage = Stage(node("w1"), node("w2"))
+    key = stage.create(spec("web", 2, template=never, UpdateConfig=config))
+    stage.agents()
+    stage.update(key, spec("web", 2, image="app:2", template=never, UpdateConfig=config))
+    [new] = [task for task in stage.live(key) if task.replaces]
+    stage.report(new, TaskState.REJECTED, "No such image: app:2")
+    stage.pass_time(60)
+    stage.agents()
+    assert [task.id for task in stage.tasks(key) if task.replaces] == [new.id]
+    assert images(stage, key) == ["app:1", "app:1"]
+    assert stage.world.services[key].update.state == "updating"
+
+
 def test_the_delay_passes_between_batches():
     stage, key, text = updating(2, Parallelism=1, Delay=10 * SECOND)
     stage.update(key, text)
@@ -112,9 +148,26 @@ def test_status_and_its_messages():
     status = stage.world.services[key].update
     assert status == UpdateStatus(state="updating", started_at=stage.now, message="update in progress")
     stage.agents()
+    stage.pass_time(5)
     status = stage.world.services[key].update
     assert (status.state, status.message) == ("completed", "update completed")
     assert status.completed_at == stage.now
+
+
+@pytest.mark.parametrize(("delay", "watched"), [(0, 7), (3, 7), (7, 8), (20, 21)])
+def test_an_update_is_complete_when_its_last_slot_was_watched(delay, watched):
+    """Whoever waits for it would hear that it is complete while the last tasks are not seen to run."""
+    stage, key, text = updating(2, Parallelism=0, Delay=delay * SECOND, Monitor=7 * SECOND)
+    stage.update(key, text)
+    stage.agents()
+    assert images(stage, key) == ["app:2", "app:2"]
+    assert stage.world.services[key].update.state == "updating"
+    began = stage.now
+    while (wake_at := stage.plan().wake_at) is not None:
+        assert stage.world.services[key].update.state == "updating"
+        stage.now = wake_at
+    assert stage.world.services[key].update.state == "completed"
+    assert stage.now - began == watched * SECOND
 
 
 def test_a_rollback_has_its_own_words_and_pace():
@@ -131,6 +184,7 @@ def test_a_rollback_has_its_own_words_and_pace():
     assert len(renewed(stage, key)) == 1
     stage.agents()
     assert images(stage, key) == ["app:1"] * 3
+    stage.pass_time(5)
     status = stage.world.services[key].update
     assert (status.state, status.message) == ("rollback_completed", "rollback completed")
 

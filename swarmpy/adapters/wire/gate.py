@@ -18,6 +18,17 @@ from swarmpy.pki.rate import RateLimit, source_of
 from swarmpy.ports import Clock, Peer, RefusedError
 
 
+def shown(transport: asyncio.BaseTransport) -> bytes | None:
+    """The certificate that the other side of a connection showed. Raises RefusedError where TLS does not know
+    any more: a connection on which it failed is still there for a moment."""
+    tls = transport.get_extra_info("ssl_object")
+    try:
+        found: bytes | None = tls.getpeercert(binary_form=True) if tls is not None else None
+    except ValueError as error:
+        raise codec.refuse(rpc.BAD_REQUEST, f"TLS on this connection has failed: {error}") from None
+    return found
+
+
 class Gate:
     """The check of both halves of the wire, made at every call and opened channel."""
 
@@ -36,8 +47,7 @@ class Gate:
         if transport is None:
             raise codec.refuse(rpc.BAD_REQUEST, "the connection is gone")
         address = _address(transport)
-        tls = transport.get_extra_info("ssl_object")
-        der = tls.getpeercert(binary_form=True) if tls is not None else None
+        der = shown(transport)
         if not der:
             return Peer("", rpc.NONE, "", "", address), 0
         try:
@@ -93,11 +103,10 @@ class Gate:
     @staticmethod
     def node_id(transport: asyncio.BaseTransport) -> str:
         """Whose connection this is; "" for a stranger's."""
-        tls = transport.get_extra_info("ssl_object")
-        der = tls.getpeercert(binary_form=True) if tls is not None else None
         try:
+            der = shown(transport)
             return load_der(der).node_id if der else ""
-        except CertificateError:
+        except (CertificateError, RefusedError):
             return ""
 
 

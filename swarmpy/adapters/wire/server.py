@@ -146,8 +146,8 @@ class WireServer:
             return _reply(400, codec.pack_refusal(refusal))
         try:
             await socket.prepare(request)
-        except ConnectionResetError:
-            return _reply(400, b"")  # which nobody reads: the peer gave up waiting
+        except ConnectionError:  # whoever dialled has hung up
+            return _reply(400, codec.pack_refusal(codec.refuse(rpc.BAD_REQUEST, "the connection is gone")))
         try:
             peer, not_after = self._gate.look(request.transport)
             self._gate.charge(peer)

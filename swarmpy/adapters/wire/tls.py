@@ -17,7 +17,7 @@ from aiohttp import web
 from swarmpy.adapters.wire import codec, dialer
 from swarmpy.adapters.wire.channel import WireChannel, abort
 from swarmpy.adapters.wire.faults import PeersFaults, explain
-from swarmpy.adapters.wire.gate import Gate
+from swarmpy.adapters.wire.gate import Gate, shown
 from swarmpy.adapters.wire.listener import Listener
 from swarmpy.adapters.wire.server import WireServer
 from swarmpy.adapters.wire.settings import WireSettings
@@ -219,7 +219,11 @@ class TlsWire:
             log.warning("more than %d connections: one is refused", self._settings.connections)
             abort(transport)
             return
-        if transport.get_extra_info("ssl_object").getpeercert(binary_form=True):
+        try:
+            if shown(transport):
+                return
+        except RefusedError:
+            abort(transport)
             return
         self._strangers = {one: None for one in self._strangers if not one.is_closing()}
         if len(self._strangers) >= self._settings.strangers and not self._make_room():

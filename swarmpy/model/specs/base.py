@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from swarmpy.model.errors import InvalidArgument
 
 SECOND = 1_000_000_000
+
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+UInt64 = Annotated[int, msgspec.Meta(ge=0)]
+UInt32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+"""Numbers as Go's clients know them: one that is too large, once stored, would break their every listing.
+None at all may be above 2**64 - 1."""
 
 
 class Spec(msgspec.Struct, frozen=True, rename="pascal", omit_defaults=True):
@@ -21,11 +27,15 @@ S = TypeVar("S", bound=Spec)
 
 
 def _without_nulls(value: Any) -> Any:
-    """Go's clients send null where they mean absent."""
+    """Go's clients send null where they mean absent. Raises InvalidArgument for numbers beyond 64 bits."""
     if isinstance(value, dict):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
         return [_without_nulls(item) for item in value if item is not None]
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise InvalidArgument(
+            f"invalid number {str(value)[:40]}: numbers of more than 64 bits are not known to clients"
+        )
     return value
 
 

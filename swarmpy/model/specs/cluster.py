@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from swarmpy.model.specs.base import SECOND, Spec, view
+from swarmpy.model.specs.base import SECOND, Int64, Spec, UInt64, view
 from swarmpy.model.specs.container import LogDriver
 
 
@@ -20,19 +20,19 @@ class NodeSpec(Spec, frozen=True):
 class Orchestration(Spec, frozen=True):
     """How much task history is kept per slot (default 5; negative keeps all)."""
 
-    task_history_retention_limit: int | None = None
+    task_history_retention_limit: Int64 | None = None
 
 
 class Dispatcher(Spec, frozen=True):
     """`heartbeat_period`: silence after which a node is down, ns (default 5 s)."""
 
-    heartbeat_period: int = 0
+    heartbeat_period: Int64 = 0
 
 
 class CAConfig(Spec, frozen=True):
     """Certificates: `node_cert_expiry` in ns (default 90 days)."""
 
-    node_cert_expiry: int = 0
+    node_cert_expiry: Int64 = 0
 
 
 class EncryptionConfig(Spec, frozen=True):
@@ -50,11 +50,11 @@ class TaskDefaults(Spec, frozen=True):
 class RaftConfig(Spec, frozen=True):
     """Raft settings as Docker names them."""
 
-    snapshot_interval: int = 0
-    keep_old_snapshots: int | None = None
-    log_entries_for_slow_followers: int = 0
-    election_tick: int = 0
-    heartbeat_tick: int = 0
+    snapshot_interval: UInt64 = 0
+    keep_old_snapshots: UInt64 | None = None
+    log_entries_for_slow_followers: UInt64 = 0
+    election_tick: Int64 = 0
+    heartbeat_tick: Int64 = 0
 
 
 class SwarmSpec(Spec, frozen=True):

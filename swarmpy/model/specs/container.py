@@ -6,18 +6,18 @@ from typing import Any
 
 import msgspec
 
-from swarmpy.model.specs.base import SECOND, Spec
+from swarmpy.model.specs.base import SECOND, Int64, Spec, UInt32
 
 
 class Healthcheck(Spec, frozen=True):
     """How the Engine probes a container; durations in ns, 0 inherits the image's."""
 
     test: tuple[str, ...] = ()
-    interval: int = 0
-    timeout: int = 0
-    start_period: int = 0
-    start_interval: int = 0
-    retries: int = 0
+    interval: Int64 = 0
+    timeout: Int64 = 0
+    start_period: Int64 = 0
+    start_interval: Int64 = 0
+    retries: Int64 = 0
 
 
 class DriverConfig(Spec, frozen=True):
@@ -47,8 +47,8 @@ class VolumeOptions(Spec, frozen=True):
 class TmpfsOptions(Spec, frozen=True):
     """Options of a tmpfs mount."""
 
-    size_bytes: int = 0
-    mode: int = 0
+    size_bytes: Int64 = 0
+    mode: UInt32 = 0
 
 
 class Mount(Spec, frozen=True):
@@ -76,8 +76,8 @@ class Ulimit(Spec, frozen=True):
     """A process limit."""
 
     name: str = ""
-    hard: int = 0
-    soft: int = 0
+    hard: Int64 = 0
+    soft: Int64 = 0
 
 
 class LogDriver(Spec, frozen=True):
@@ -104,7 +104,7 @@ class ContainerSpec(Spec, frozen=True):
     read_only: bool = False
     mounts: tuple[Mount, ...] = ()
     stop_signal: str = ""
-    stop_grace_period: int | None = None
+    stop_grace_period: Int64 | None = None
     healthcheck: Healthcheck | None = None
     hosts: tuple[str, ...] = ()
     dns_config: DNSConfig | None = msgspec.field(default=None, name="DNSConfig")
@@ -114,7 +114,7 @@ class ContainerSpec(Spec, frozen=True):
     capability_add: tuple[str, ...] = ()
     capability_drop: tuple[str, ...] = ()
     ulimits: tuple[Ulimit, ...] = ()
-    oom_score_adj: int = 0
+    oom_score_adj: Int64 = 0
     secrets: tuple[dict[str, Any], ...] = ()
     configs: tuple[dict[str, Any], ...] = ()
     privileges: dict[str, Any] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from swarmpy.model.specs.base import SECOND, Spec, view
+from swarmpy.model.specs.base import SECOND, Int64, Spec, view
 from swarmpy.model.specs.task import NetworkAttachment, TaskTemplate
 
 
@@ -39,9 +39,9 @@ class UpdateConfig(Spec, frozen=True):
     default (5 s): parallelism 0 really means all at once."""
 
     parallelism: int = 0
-    delay: int = 0
+    delay: Int64 = 0
     failure_action: str = "pause"
-    monitor: int = 5 * SECOND
+    monitor: Int64 = 5 * SECOND
     max_failure_ratio: float = 0.0
     order: str = "stop-first"
 

@@ -6,23 +6,23 @@ from typing import Any
 
 import msgspec
 
-from swarmpy.model.specs.base import SECOND, Spec, view
+from swarmpy.model.specs.base import SECOND, Int64, Spec, UInt64, view
 from swarmpy.model.specs.container import ContainerSpec, LogDriver
 
 
 class Limits(Spec, frozen=True):
     """Upper bounds for a container; 0 is none."""
 
-    nano_cpus: int = msgspec.field(default=0, name="NanoCPUs")
-    memory_bytes: int = 0
-    pids: int = 0
+    nano_cpus: Int64 = msgspec.field(default=0, name="NanoCPUs")
+    memory_bytes: Int64 = 0
+    pids: Int64 = 0
 
 
 class Discrete(Spec, frozen=True):
     """`Value` units of a counted resource."""
 
     kind: str = ""
-    value: int = 0
+    value: Int64 = 0
 
 
 class Named(Spec, frozen=True):
@@ -42,8 +42,8 @@ class GenericResource(Spec, frozen=True):
 class Reservations(Spec, frozen=True):
     """What a node must have free to take the task."""
 
-    nano_cpus: int = msgspec.field(default=0, name="NanoCPUs")
-    memory_bytes: int = 0
+    nano_cpus: Int64 = msgspec.field(default=0, name="NanoCPUs")
+    memory_bytes: Int64 = 0
     generic_resources: tuple[GenericResource, ...] = ()
 
 
@@ -52,17 +52,17 @@ class Resources(Spec, frozen=True):
 
     limits: Limits = Limits()
     reservations: Reservations = Reservations()
-    swap_bytes: int | None = None
-    memory_swappiness: int | None = None
+    swap_bytes: Int64 | None = None
+    memory_swappiness: Int64 | None = None
 
 
 class RestartPolicy(Spec, frozen=True):
     """When and how often an ended task is replaced. Defaults: any, 5 s, no limit, no window."""
 
     condition: str = "any"
-    delay: int = 5 * SECOND
+    delay: Int64 = 5 * SECOND
     max_attempts: int = 0
-    window: int = 0
+    window: Int64 = 0
 
 
 class Spread(Spec, frozen=True):
@@ -109,7 +109,7 @@ class TaskTemplate(Spec, frozen=True):
     resources: Resources = Resources()
     restart_policy: RestartPolicy = RestartPolicy()
     placement: Placement = Placement()
-    force_update: int = 0
+    force_update: UInt64 = 0
     runtime: str = ""
     networks: tuple[NetworkAttachment, ...] = ()
     log_driver: LogDriver | None = None
