@@ -19,6 +19,7 @@ from swarmpy.agent import journal
 from swarmpy.agent.joining import Sandbox
 from swarmpy.agent.listening import Listeners
 from swarmpy.agent.naming import EngineNetworks
+from swarmpy.agent.pace import Pace
 from swarmpy.agent.sight import sandboxes, seen
 from swarmpy.agent.silence import noticed
 from swarmpy.model.lifecycle import TaskState
@@ -69,14 +70,14 @@ class Worker:
         self._ended: set[str] = set()
         """Keys whose action ended since the last look began: that look may not show what came of it."""
         self._wake = asyncio.Event()
-        self._stale = True
+        self._stale, self._pace = True, Pace()
         self._unsaved = False
         self._empty = asyncio.Event()
         self._starts, self._pulls = asyncio.Semaphore(STARTS), asyncio.Semaphore(PULLS)
         self.managers: Callable[[], tuple[Manager, ...]] = tuple
         self.wires: Callable[[], Mapping[str, Wire]] = dict
         """The networks that this node carries, by id."""
-        self.networks = EngineNetworks(engine, self._carried)
+        self.networks = EngineNetworks(engine, lambda: self.wires())  # noqa: PLW0108  it is set later
         self.is_wired: Callable[[str], bool] = lambda _task_id: True
         """Whether a task's running container is connected as it should be."""
         self.severed: Callable[[str], str] = lambda _task_id: ""
@@ -152,11 +153,14 @@ class Worker:
 
     async def run(self) -> None:
         """Work until cancelled; containers stay as they are then."""
+        loop = asyncio.get_running_loop()
         listening = asyncio.create_task(self._listen(), name="engine-events")
         try:
             while True:
                 self._wake.clear()
-                if self._stale:
+                began = loop.time()
+                looks = self._stale and not self._pace.wait(began)
+                if looks:
                     await self._observe()
                 if self._containers is not None:
                     self._turn(self._containers)
@@ -164,17 +168,25 @@ class Worker:
                         self._empty.set()
                     if self.networks.stale:
                         await self.networks.tidy(self._needed())
+                if looks:
+                    self._pace.looked(began, loop.time())
                 await self._save()
-                try:
-                    async with asyncio.timeout(LOOK_ROUND if self._containers is not None else RETRY):
-                        await self._wake.wait()
-                except TimeoutError:
-                    self._stale = True
+                await self._rest(loop.time())
         finally:
             tasks = [listening, *(task for task, _ in self._busy.values())]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _rest(self, now: float) -> None:
+        """Until something is to be done, or it is time to look."""
+        resting = self._stale and self._containers is not None
+        round_ = LOOK_ROUND if self._containers is not None else RETRY
+        try:
+            async with asyncio.timeout(self._pace.wait(now) if resting else round_):
+                await self._wake.wait()
+        except TimeoutError:
+            self._stale = True
 
     async def _observe(self) -> None:
         self._stale, began = False, asyncio.get_running_loop().time()
@@ -215,9 +227,6 @@ class Worker:
         if not self._attached(one.task_id):
             return one
         return dataclasses.replace(one, wired=self.is_wired(one.task_id), severed=self.severed(one.task_id))
-
-    def _carried(self) -> Mapping[str, Wire]:
-        return self.wires()
 
     def _needed(self) -> set[str]:
         """Networks for which a container is being made."""
@@ -388,7 +397,4 @@ class Worker:
 
     def container_of(self, task_id: str) -> str:
         """The container of a task, "" while it has none."""
-        for container in self._containers or ():
-            if container.task_id == task_id:
-                return container.id
-        return ""
+        return next((one.id for one in self._containers or () if one.task_id == task_id), "")

@@ -709,3 +709,23 @@ def right(rig: Rig) -> bool:
     told = all(rig.leader.state(key) for key in rig.leader.want)
     shut = {key for key, one in rig.leader.want.items() if one.desired == SHUTDOWN}
     return told and rig.running() == wanted and present <= set(rig.leader.want) and shut <= ended
+
+
+def test_looks_leave_time_for_the_rest() -> None:
+    """Each start wants looks, and each look costs as much as there are containers: that 40 tasks start is no reason
+    to look at them all the time."""
+    rig = Rig()
+    keys = [f"t{number:02}" for number in range(40)]
+
+    async def scenario() -> None:
+        await settled(rig, "first")
+        rig.dockerd.latency = (0.05, 0.05)
+        rig.asked.clear()
+        began = rig.loop.time()
+        await rig.leader.assign(*map(task, keys))
+        await rig.until(lambda: rig.running() >= {*keys})
+        passed = rig.loop.time() - began
+        looks = rig.asked.count("containers") * 0.05
+        assert passed / 10 < looks < passed / 2
+
+    rig.run(scenario)
