@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from swarmpy import __version__
+from swarmpy import __version__, standin
 from swarmpy.adapters.balancers import FirstThatWorks, Successor
 from swarmpy.adapters.clock import SystemClock, SystemEntropy
 from swarmpy.adapters.disk import FileDisk
-from swarmpy.adapters.dns import NameServers
+from swarmpy.adapters.dns import Keeper, NameServers
 from swarmpy.adapters.docker import DockerEngine
 from swarmpy.adapters.driver import NetworkDriver
 from swarmpy.adapters.interfaces import usable_interfaces
@@ -77,7 +77,9 @@ class RealTools:
             mesh=NftMesh(overlay.namespace),
             guard=NftGuard(),
             cipher=KernelCipher(),
-            names=NameServers(),
+            names=NameServers(
+                keeper=Keeper(str(state_dir / standin.SOCKET), __version__, standin.spawner(state_dir))
+            ),
             driver=NetworkDriver(),
             prober=UdpProber(),
             trials=KernelTrials(),
