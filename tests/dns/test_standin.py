@@ -137,6 +137,20 @@ async def test_it_answers_while_the_daemon_is_away_and_nobody_notices(world: Wor
         await ask(where, "web", tcp=True)
 
 
+async def test_a_node_that_left_and_joins_again_has_another(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    where = address()
+    names = world.daemon()
+    for number in range(3):
+        await names.serve("net1", OWN, [where])
+        await settled(names)
+        assert len(world.running) == number + 1
+        await names.wipe()
+        await asyncio.wait_for(world.running[number], 5)
+    assert not [one for one in caplog.records if one.levelname == "WARNING"], "it is meant to go"
+
+
 async def test_a_daemon_that_begins_takes_network_after_network(world: World) -> None:
     one, two = address(), address()
     first = world.daemon()

@@ -56,15 +56,18 @@ def test_a_worker_becomes_a_manager_and_a_worker_again(cluster: Cluster) -> None
 def test_a_node_that_left_is_removed_and_may_join_again(cluster: Cluster, outsider: str) -> None:
     assert sorted(cluster.nodes()) == ["m1", "m2", "m3", "w1"]
     assert cluster.swarmpy("info", node=outsider, check=False).returncode == 0
-    until(lambda: not stand_ins(cluster, outsider), 10, "nobody answers names there")
     rejoin(cluster, outsider)
-    cluster.create("back", "--constraint", "node.hostname==w2")
+    cluster.swarmpy("network", "create", "-d", "overlay", "named")
+    cluster.create("back", "--constraint", "node.hostname==w2", "--network", "named")
     assert len(cluster.await_running("back", 1)) == 1
     until(lambda: len(stand_ins(cluster, outsider)) == 1, 10, "one stands in for the daemon")
     cluster.swarmpy("service", "rm", "back")
     cluster.swarmpy("leave", node=outsider)
     until(lambda: cluster.nodes()["w2"]["Status"] == "Down", 30, "w2 is Down")
+    until(lambda: not stand_ins(cluster, outsider), 10, "nobody answers names there any more")
     cluster.swarmpy("node", "rm", "w2")
+    removed = ("network", "rm", "named")
+    until(lambda: cluster.swarmpy(*removed, check=False).returncode == 0, 30, "the network is removed")
 
 
 def test_joins_that_are_refused(cluster: Cluster, outsider: str) -> None:

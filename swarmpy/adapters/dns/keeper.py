@@ -78,19 +78,22 @@ class Keeper:
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.gather(self._renewing, return_exceptions=True)
+            self._renewing = None  # one that was cancelled before it began has not said so
         async with self._turn:
             self._part()
             self._told = {}
 
     async def end(self) -> None:
         """Nobody is to answer any more."""
-        await self._ask(Call("end"))
+        await self._ask(Call("end"), last=True)
         await self.rest()
 
     # ------------------------------------------------------------ the connection
 
-    async def _ask(self, call: Call, pairs: Sequence[Pair] = ()) -> tuple[Reply, list[socket.socket]]:
-        """Its reply; an empty one where there is none to ask."""
+    async def _ask(
+        self, call: Call, pairs: Sequence[Pair] = (), *, last: bool = False
+    ) -> tuple[Reply, list[socket.socket]]:
+        """Its reply; an empty one where there is none to ask. It may go after the `last` one."""
 
         def asked() -> tuple[Reply, list[socket.socket]]:
             if self._connection is None and (found := self._found()) is not None:
@@ -99,7 +102,10 @@ class Keeper:
             return _asked(self._connection, call, pairs) if self._connection else (Reply(), [])
 
         async with self._turn:
-            return await self._work(asked) or (Reply(), [])
+            answer = await self._work(asked) or (Reply(), [])
+            if last:
+                self._part()
+            return answer
 
     async def _work(self, job: Callable[[], T]) -> T | None:
         """A job of the connection's, in a thread; None where it failed, and the connection is given up."""
