@@ -15,15 +15,15 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from swarmpy import __version__
-from swarmpy.adapters.balancers import FirstThatWorks
+from swarmpy import __version__, standin
+from swarmpy.adapters.balancers import FirstThatWorks, Successor
 from swarmpy.adapters.clock import SystemClock, SystemEntropy
 from swarmpy.adapters.disk import FileDisk
-from swarmpy.adapters.dns import NameServers
+from swarmpy.adapters.dns import Keeper, NameServers
 from swarmpy.adapters.docker import DockerEngine
 from swarmpy.adapters.driver import NetworkDriver
 from swarmpy.adapters.interfaces import usable_interfaces
-from swarmpy.adapters.ipvs import IpvsBalancer
+from swarmpy.adapters.ipvs import IpvsBalancer, sweep
 from swarmpy.adapters.netns import ends_with_us
 from swarmpy.adapters.nftables import NftBalancer, NftGuard, NftMesh
 from swarmpy.adapters.overlay import KernelOverlay
@@ -50,8 +50,8 @@ STATE_DIR = "/var/lib/swarmpy"
 SOCKET = "/run/swarmpy/swarmpy.sock"
 ENGINE = "unix:///var/run/docker.sock"
 BALANCERS: dict[str, Callable[[], Balancer]] = {
-    "auto": lambda: FirstThatWorks(NftBalancer(), IpvsBalancer()),
-    "nftables": NftBalancer,
+    "auto": lambda: FirstThatWorks(Successor(NftBalancer(), sweep), IpvsBalancer()),
+    "nftables": lambda: Successor(NftBalancer(), sweep),
     "ipvs": IpvsBalancer,
 }
 
@@ -77,7 +77,9 @@ class RealTools:
             mesh=NftMesh(overlay.namespace),
             guard=NftGuard(),
             cipher=KernelCipher(),
-            names=NameServers(),
+            names=NameServers(
+                keeper=Keeper(str(state_dir / standin.SOCKET), __version__, standin.spawner(state_dir))
+            ),
             driver=NetworkDriver(),
             prober=UdpProber(),
             trials=KernelTrials(),

@@ -72,6 +72,7 @@ class FabricWorker:
         self.problems: dict[str, str] = {}
         self.probe_key, self._lost = b"", frozenset[str]()
         self._seen: dict[str, Table] | None = None
+        self._saved_guests: dict[str, tuple[str, ...]] = {}
         self._waiting: list[asyncio.Future[None]] = []
         self._locks: dict[str, asyncio.Lock] = {}
         self.guests_upstreams: Callable[[], dict[str, tuple[str, ...]]] = dict
@@ -148,8 +149,11 @@ class FabricWorker:
     def resolve(self, question: Question) -> Answer:
         """The answer to a question of one of the node's containers."""
         if self._resolver is None:
-            self._resolver = Resolver(self.seen, upstreams(self._tasks().values()) | self.guests_upstreams())
+            self._resolver = Resolver(self.seen, self._upstreams())
         return self._resolver.answer(question)
+
+    def _upstreams(self) -> dict[str, tuple[str, ...]]:
+        return upstreams(one.assigned for one in self._tasks().values()) | self.guests_upstreams()
 
     # ------------------------------------------------------------ the loop
 
@@ -349,14 +353,15 @@ class FabricWorker:
     async def wipe(self) -> None:
         """Remove everything of ours from the node."""
         self.abandon()
-        await self.ports.names.stop()
+        await self.ports.names.wipe()
         await cleared(self.ports)
 
     async def _save(self) -> None:
-        if not self._unsaved:
+        guests = self.guests_upstreams()
+        if not self._unsaved and guests == self._saved_guests:
             return
-        self._unsaved = False
-        kept = journal.KeptNetworks(tables=dict(self.tables), probe_key=self.probe_key)
+        self._unsaved, self._saved_guests = False, guests
+        kept = journal.KeptNetworks(tables=dict(self.tables), probe_key=self.probe_key, upstreams=guests)
         try:
             await self._disk.work(lambda: journal.save_networks(self._disk, kept))
         except OSError as error:

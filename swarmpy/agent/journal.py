@@ -44,11 +44,13 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
 class KeptNetworks(msgspec.Struct, frozen=True, kw_only=True):
     """The content of the networks' file: their last tables, so that names are answered and containers are
-    connected while no manager is there."""
+    connected while no manager is there, and names also while the agent is not."""
 
     tables: dict[str, Table] = {}
     probe_key: bytes = b""
     """So that a node that restarts while no manager is there still answers the others."""
+    upstreams: dict[str, tuple[str, ...]] = {}
+    """Name servers that guests asked for."""
 
 
 def load_networks(disk: Disk) -> KeptNetworks:

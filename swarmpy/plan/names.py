@@ -14,8 +14,8 @@ from ipaddress import ip_address
 
 from swarmpy.model.fabric import Endpoint, ServiceEntry, Table
 from swarmpy.model.links import Answer, Question
+from swarmpy.model.messages import Assigned
 from swarmpy.model.specs import template_view
-from swarmpy.plan.engine import LocalTask
 
 TTL = 5
 """Seconds for which a client may keep an answer: Docker says 600, and clients that believed it went on
@@ -69,13 +69,13 @@ class _Names:
         ]
 
 
-def upstreams(tasks: Iterable[LocalTask]) -> dict[str, tuple[str, ...]]:
+def upstreams(tasks: Iterable[Assigned]) -> dict[str, tuple[str, ...]]:
     """The name servers that tasks asked for, by task id."""
     found: dict[str, tuple[str, ...]] = {}
-    for local in tasks:
-        dns = template_view(local.assigned.template).container.dns_config
+    for one in tasks:
+        dns = template_view(one.template).container.dns_config
         if dns is not None and dns.nameservers:
-            found[local.assigned.id] = dns.nameservers
+            found[one.id] = dns.nameservers
     return found
 
 

@@ -210,7 +210,10 @@ class Names(Protocol):
         """Answers may differ from now on: nothing that was remembered counts."""
 
     async def stop(self) -> None:
-        """Serve nothing any more."""
+        """Serve nothing any more; who stands in for this process does, if there is somebody."""
+
+    async def wipe(self) -> None:
+        """Serve nothing any more, and have nobody stand in."""
 
 
 Heard = Callable[[str, int, int], None]

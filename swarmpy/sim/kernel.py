@@ -232,6 +232,10 @@ class SimNames:
         """Serve nothing."""
         self._kernel.served = {}
 
+    async def wipe(self) -> None:
+        """Serve nothing; nobody stands in here."""
+        self._kernel.served = {}
+
     def ask(self, question: Question) -> Answer | None:
         """The answer a container would get."""
         return self._kernel.resolve(question) if self._kernel.resolve else None

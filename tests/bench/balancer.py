@@ -1,20 +1,30 @@
-"""What balancing costs: programming many services, one change among them, and each connection. Needs root.
+"""What balancing costs: programming many services, one change among them, and opening a connection. Needs root.
 
-    python -m tests.bench.balancer [--services 1000] [--backends 10] [--rounds 5] [--connections 3000]
+    python -m tests.bench.balancer [--services 1000] [--backends 10] [--rounds 5] [--connections 3000] [--json FILE]
 
-Both ways to speak to the kernel side by side: libnftables in this process, and the nft program started for each
-transaction. Then connections per second (opened, greeted, closed; one after the other, from a process of its
-own): to a backend without any rule set, to a backend past the rules, and to the virtual address, with that many
-services loaded. Medians of the rounds, which alternate; other load on the machine counts, so read ratios.
+Programming: both ways to speak to the kernel side by side, libnftables in this process, and the nft program
+started for each transaction.
+
+Opening: a connection is opened, greeted and closed, by way of each of WAYS in turn, again and again in an order
+that is drawn anew. Measured twice: by one thread that is client and server at once, so that nothing is in it but
+the kernel's path and the same few calls (median of µs; nobody has to wake up, so every µs shows most); and by a
+client and a server in processes of their own, one connection after the other, which is what programs see. The
+floor is what the kernel's translation costs with a single rule; what the Engine's own rules (for its resolver,
+in each container that is on a network that users made) cost is what a container pays anyway.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import random
+import socket
 import statistics
+import struct
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from swarmpy.adapters.netns import inside
 from swarmpy.adapters.nftables import NftBalancer, conntrack, library
@@ -22,6 +32,36 @@ from swarmpy.ports import SandboxTable, VirtualService
 from tests.contracts.netlab import Lab, hammer
 
 VIP, BACKENDS = "10.50.0.2", ("10.50.0.11", "10.50.0.12")
+PORT, ONE_THREAD = 80, 81
+BATCH = 100
+"""Connections between two looks at the clock, where one thread does all."""
+CUT = struct.pack("ii", 1, 0)
+TRACKED = "table ip one { chain a { type filter hook output priority 0; ct state invalid accept; }; }\n"
+ENGINE = """
+table ip engine {
+ chain out { type nat hook output priority -100; ip daddr 127.0.0.11 jump dns_out; }
+ chain dns_out { tcp dport 53 dnat to 127.0.0.11:43053; udp dport 53 dnat to 127.0.0.11:43054; }
+ chain post { type nat hook postrouting priority 100; ip daddr 127.0.0.11 jump dns_post; }
+ chain dns_post { ip saddr 127.0.0.11 tcp sport 43053 snat to :53; ip saddr 127.0.0.11 udp sport 43054 snat to :53; }
+}
+"""
+FLOOR = f"""
+table ip one {{
+ chain out {{ type nat hook output priority -100; ip daddr {VIP} dnat to {BACKENDS[0]}; }}
+}}
+"""
+WAYS = {
+    "direct, no rules": ("", False, BACKENDS[0]),
+    "direct, connections tracked": (TRACKED, False, BACKENDS[0]),
+    "direct, the Engine's rules": (ENGINE, False, BACKENDS[0]),
+    "direct, the Engine's rules and ours": (ENGINE, True, BACKENDS[0]),
+    "floor: one rule that translates": (FLOOR, False, VIP),
+    "floor, and the Engine's rules": (ENGINE + FLOOR, False, VIP),
+    "virtual address, our rules": ("", True, VIP),
+    "virtual address, the Engine's rules and ours": (ENGINE, True, VIP),
+}
+"""Rules of others, whether ours are there, and where to."""
+Figures = dict[str, list[float]]
 
 
 def table(services: int, backends: int, changed: int = -1) -> SandboxTable:
@@ -43,7 +83,7 @@ def timed(work: Callable[[], object]) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-def programming(space: str, options: argparse.Namespace) -> None:
+def programming(space: str, options: argparse.Namespace) -> dict[str, float]:
     """The whole of `apply` (reading the seal, the transaction, flows cut, sealing), in both ways."""
     first, second = table(options.services, options.backends), table(options.services, options.backends, 7)
     found: dict[tuple[str, str], list[float]] = {}
@@ -69,26 +109,87 @@ def programming(space: str, options: argparse.Namespace) -> None:
         cells = [found.get((name, way)) for way in ("libnftables", "nft spawned")]
         shown = [f"{statistics.median(cell):11.1f}" if cell else " " * 11 for cell in cells]
         print(f"  {name:<38}" + "   ".join(shown))
+    return {f"{name}, {way}": statistics.median(cell) for (name, way), cell in found.items()}
 
 
-def connecting(lab: Lab, plain: str, balanced: str, options: argparse.Namespace) -> None:
-    """Connections per second, three ways in turn."""
-    inside(balanced, NftBalancer()._apply, balanced, table(options.services, options.backends), None)
-    ways = {"no rules, a backend": (plain, BACKENDS[0]), "rules, a backend": (balanced, BACKENDS[0]),
-            "rules, the virtual address": (balanced, VIP)}  # fmt: skip
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(options.rounds):
-        for name, (space, address) in ways.items():
-            empty = timed(lambda space=space, address=address: hammer(space, address, 80, 0))
-            spent = timed(
-                lambda space=space, address=address: hammer(space, address, 80, options.connections)
-            )
-            rates[name].append(options.connections / (spent - empty) * 1000)
-    base = statistics.median(rates["no rules, a backend"])
-    print("connections per second")
-    for name, rate in rates.items():
-        median = statistics.median(rate)
-        print(f"  {name:<38}{median:11.0f}   {median / base:.2f}")
+def listening(space: str) -> socket.socket:
+    made = inside(space, socket.socket)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.bind(("", ONE_THREAD))
+    made.listen(BATCH)
+    made.setblocking(False)
+    return made
+
+
+def batch(address: str, servers: list[socket.socket]) -> float:
+    """µs of one connection, opened, greeted and closed by the thread that serves it. `servers` take turns."""
+    turn, count = 0, len(servers)
+    began = time.perf_counter()
+    for _ in range(BATCH):
+        client = socket.socket()
+        client.connect((address, ONE_THREAD))
+        while True:
+            turn = (turn + 1) % count
+            try:
+                served, _ = servers[turn].accept()
+            except BlockingIOError:
+                continue
+            break
+        served.send(b"hello")
+        client.recv(10)
+        served.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, CUT)
+        client.close()
+        served.close()
+    return (time.perf_counter() - began) / BATCH * 1e6
+
+
+def in_turn(rounds: int, measure: Callable[[str], float]) -> Figures:
+    """What `measure` finds for each of WAYS, in an order that is another one each time."""
+    found: Figures = {name: [] for name in WAYS}
+    for _ in range(rounds):
+        for name in random.sample(list(WAYS), len(WAYS)):
+            found[name].append(measure(name))
+    return found
+
+
+def opening(lab: Lab, spaces: dict[str, str], homes: list[str], options: argparse.Namespace) -> list[Figures]:
+    """(µs where one thread does all, connections a second where two processes do)."""
+    servers = [listening(home) for home in homes]
+
+    def alone(name: str) -> float:
+        address = WAYS[name][2]
+        balanced = address == VIP and WAYS[name][1]
+        return inside(spaces[name], batch, address, servers if balanced else servers[:1])
+
+    def together(name: str) -> float:
+        space, address = spaces[name], WAYS[name][2]
+        empty = timed(lambda: hammer(space, address, PORT, 0))
+        return (
+            options.connections
+            / (timed(lambda: hammer(space, address, PORT, options.connections)) - empty)
+            * 1000
+        )
+
+    in_turn(3, alone)
+    figures = [
+        in_turn(options.rounds * options.connections // BATCH, alone),
+        in_turn(options.rounds, together),
+    ]
+    for server in servers:
+        server.close()
+    for title, found in zip(("µs, one thread", "connections a second, two processes"), figures, strict=True):
+        base = statistics.median(found["direct, no rules"])
+        print(f"opening a connection: {title}")
+        for name, values in found.items():
+            median = statistics.median(values)
+            print(f"  {name:<46}{median:10.1f}   {median / base:.3f}")
+    return figures
+
+
+def keep(path: str | None, figures: object) -> None:
+    """Write the figures to the file."""
+    if path:
+        Path(path).write_text(json.dumps(figures, indent=1), encoding="utf-8")
 
 
 def main() -> None:
@@ -99,19 +200,28 @@ def main() -> None:
     parser.add_argument("--backends", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--connections", type=int, default=3000)
+    parser.add_argument("--json", help="write the figures to this file")
     options = parser.parse_args()
     lab = Lab()
     try:
         lab.bridge("br0")
-        for number, address in enumerate(BACKENDS):
-            space = lab.space(f"b{number}")
-            lab.plug(space, "eth0", "br0", f"{address}/24")
-            lab.server.listen(space, address, 80)
-        spaces = [lab.space("plain"), lab.space("balanced")]
-        for number, space in enumerate(spaces, 21):
+        homes = [lab.space(f"b{number}") for number in range(len(BACKENDS))]
+        for home, address in zip(homes, BACKENDS, strict=True):
+            lab.plug(home, "eth0", "br0", f"{address}/24")
+            lab.server.listen(home, address, PORT)
+        spaces = {}
+        for number, (name, (others, ours, _)) in enumerate(WAYS.items(), 21):
+            space = spaces[name] = lab.space(f"c{number}")
             lab.plug(space, "eth0", "br0", f"10.50.0.{number}/24")
-        programming(spaces[1], options)
-        connecting(lab, *spaces, options)
+            if others:
+                inside(space, library.run, others)
+            if ours:
+                inside(space, NftBalancer()._apply, space, table(options.services, options.backends), None)
+        scratch = lab.space("scratch")
+        programmed = programming(scratch, options)
+        alone, together = opening(lab, spaces, homes, options)
+        keep(options.json, {"programming, ms": programmed, "opening, one thread, us": alone,
+                            "opening, two processes, connections a second": together})  # fmt: skip
     finally:
         lab.close()
 

@@ -9,13 +9,14 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmpy.adapters.balancers import FirstThatWorks
-from swarmpy.adapters.ipvs import IpvsBalancer, kernel, steps
+from swarmpy.adapters.balancers import FirstThatWorks, Successor
+from swarmpy.adapters.ipvs import IpvsBalancer, kernel, steps, sweep
 from swarmpy.adapters.ipvs.nftmarks import NftMarks
 from swarmpy.adapters.ipvs.steps import EMPTY, MARK, Server, Service, Step, Verb
 from swarmpy.adapters.netns import apart, inside
@@ -295,6 +296,37 @@ def test_the_daemons_option() -> None:
         "nftables",
         "ipvs",
     ]
+
+
+async def test_who_takes_over_looks_until_nothing_is_left_and_again_after_an_error(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    found: list[bool | str] = ["no answer", True, True, False]
+    looks: list[tuple[str, ...]] = []
+
+    def swept(vips=(), *, patient: bool = True) -> bool:
+        looks.append(tuple(vips))
+        said = found.pop(0)
+        if isinstance(said, str):
+            raise FabricError(said)
+        return said
+
+    made = Successor(NftBalancer(), swept)
+    wanted = table("10.50.0.11")
+    print_of = await made.apply(lab.client, wanted, None)
+    assert "keeps what another balancer left there: no answer" in caplog.text
+    for _ in range(4):
+        assert await made.observe(lab.client) == print_of
+    assert await made.apply(lab.client, wanted, wanted) == print_of
+    assert looks == [(VIPS[0],), (), (), ()], "and never again"
+    await made.clear(lab.client)
+    assert await made.observe(lab.client) == ""
+
+
+def test_nobody_loads_ipvs_to_find_that_it_left_nothing(lab: Lab) -> None:
+    had = Path("/proc/net/ip_vs").exists()
+    assert not inside(lab.client, sweep)
+    assert Path("/proc/net/ip_vs").exists() == had
 
 
 async def test_a_kernel_without_ipvs_is_named(

@@ -21,6 +21,11 @@ def address(cluster: Cluster, node: str) -> str:
     return f"{cluster.lab.node(node).address}:2377"
 
 
+def stand_ins(cluster: Cluster, node: str) -> list[str]:
+    """Processes that answer names for a daemon that is away."""
+    return cluster.inside(node, "pgrep", "-f", "swarmpy[.]standin", check=False).stdout.split()
+
+
 def rejoin(cluster: Cluster, node: str) -> None:
     cluster.swarmpy("join", "--token", token(cluster, "worker"), address(cluster, "m1"), node=node)
     until(lambda: cluster.nodes()[node]["Status"] == "Ready", 30, f"{node} is Ready")
@@ -52,12 +57,17 @@ def test_a_node_that_left_is_removed_and_may_join_again(cluster: Cluster, outsid
     assert sorted(cluster.nodes()) == ["m1", "m2", "m3", "w1"]
     assert cluster.swarmpy("info", node=outsider, check=False).returncode == 0
     rejoin(cluster, outsider)
-    cluster.create("back", "--constraint", "node.hostname==w2")
+    cluster.swarmpy("network", "create", "-d", "overlay", "named")
+    cluster.create("back", "--constraint", "node.hostname==w2", "--network", "named")
     assert len(cluster.await_running("back", 1)) == 1
+    until(lambda: len(stand_ins(cluster, outsider)) == 1, 10, "one stands in for the daemon")
     cluster.swarmpy("service", "rm", "back")
     cluster.swarmpy("leave", node=outsider)
     until(lambda: cluster.nodes()["w2"]["Status"] == "Down", 30, "w2 is Down")
+    until(lambda: not stand_ins(cluster, outsider), 10, "nobody answers names there any more")
     cluster.swarmpy("node", "rm", "w2")
+    removed = ("network", "rm", "named")
+    until(lambda: cluster.swarmpy(*removed, check=False).returncode == 0, 30, "the network is removed")
 
 
 def test_joins_that_are_refused(cluster: Cluster, outsider: str) -> None:

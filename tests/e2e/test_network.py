@@ -175,6 +175,54 @@ def test_no_request_fails_while_daemons_and_the_leader_are_killed(cluster: Clust
     load.none_failed(least=40)
 
 
+ASKING = """
+while [ ! -e /tmp/enough ]; do
+  if timeout 9 nslookup web > /tmp/said 2>&1 && grep -q "Address.*: *VIP" /tmp/said; then echo good
+  else echo bad; cat /tmp/said; fi >> /tmp/asked
+done
+"""
+
+
+def test_names_are_answered_while_the_daemon_is_away_and_comes_back(cluster: Cluster, front: str) -> None:
+    cluster.create("web", "--network", front, "--replicas", "2")
+    cluster.create(
+        "client", "--network", front, "--constraint", "node.hostname==w1", image="registry:5000/sleeper"
+    )
+    cluster.await_running("web", 2)
+    cluster.await_running("client", 1)
+    shown = cluster.docker("service", "inspect", "--format", "{{json .Endpoint.VirtualIPs}}", "web").stdout
+    vip = json.loads(shown)[0]["Addr"].partition("/")[0]
+    container = next(iter(cluster.containers("client", "w1")))
+
+    def run(*words: str, detach: bool = False) -> str:
+        flags = ["-d"] if detach else []
+        return cluster.engine("exec", *flags, container, *words, node="w1", check=False).stdout
+
+    def asked() -> int:
+        return run("cat", "/tmp/asked").split().count("good")
+
+    def goes_on(what: str) -> None:
+        before = asked()
+        until(lambda: asked() > before + 5, 20, f"names are answered {what}")
+
+    run("sh", "-c", ASKING.replace("VIP", vip.replace(".", "[.]")), detach=True)
+    goes_on("at first")
+    for _ in range(3):
+        cluster.kill("w1", "daemon")
+        goes_on("while the daemon is away")
+        assert cluster.inside("w1", "pgrep", "-fc", "swarmpy[.]standin").stdout.strip() == "1"
+        cluster.start("w1", "daemon")
+        goes_on("after it came back")
+        until(lambda: cluster.nodes()["w1"]["Status"] == "Ready", 60, "w1 is Ready")
+    # By the daemon, not by what was written down before:
+    cluster.create("late", "--network", front)
+    until(lambda: "Name:" in run("nslookup", "late"), 30, "the daemon answers")
+    run("touch", "/tmp/enough")
+    told = run("cat", "/tmp/asked")
+    print(f"{asked()} questions were answered")
+    assert "bad" not in told, told
+
+
 def test_flushed_rules_are_mended(cluster: Cluster) -> None:
     cluster.docker("service", "create", "-d", "--name", "web", "-p", f"{PORT}:80", WEB_1)
     cluster.await_running("web", 1)

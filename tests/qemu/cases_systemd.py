@@ -284,6 +284,7 @@ def test_leaving_leaves_nothing_on_the_machine() -> None:
     until(lambda: "swarmpy" not in run("nft", "list", "ruleset"), 60, "no rule is left")
     until(lambda: [one.name for one in NETNS.iterdir()] == ["outside"], 60, "no namespace is left")
     assert active("swarmpy")
+    assert "swarmpy.standin" not in run("ps", "-eo", "args"), "nobody answers names any more"
     assert not run("ip", "-o", "link", "show", "type", "vxlan")
     assert run("docker", "network", "ls", "--format", "{{.Driver}}").split().count("swarmpy") == 0
 

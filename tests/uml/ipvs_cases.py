@@ -11,21 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from swarmpy.adapters.ipvs import IpvsBalancer, kernel, steps
+from swarmpy.adapters.balancers import Successor
+from swarmpy.adapters.ipvs import IpvsBalancer, kernel, steps, sweep
 from swarmpy.adapters.ipvs.iptmarks import IptMarks
 from swarmpy.adapters.ipvs.nftmarks import NftMarks
 from swarmpy.adapters.ipvs.steps import MARK, Step, Verb
 from swarmpy.adapters.netns import apart, inside
-from swarmpy.adapters.nftables import routes
+from swarmpy.adapters.nftables import NftBalancer, routes
 from swarmpy.adapters.nftables.render import MARKING, TABLE
 from swarmpy.ports import FabricError, Return, SandboxTable
-from tests.contracts.netlab import Lab, call, connect, dial, say
+from tests.contracts.netlab import Lab, call, connect, datagrams, dial, say
 from tests.contracts.test_balancer import (  # noqa: F401  fixtures
     BACKENDS,
     VIP,
     answers,
     balancer,
     big,
+    ipvs_rules,
     lab,
     table,
 )
@@ -292,3 +294,85 @@ async def test_what_ipvs_does_not_balance_never_leaves(balancer: IpvsBalancer, l
         made.close()
         with pytest.raises(BlockingIOError):
             heard.recv(100)
+
+
+class Other:
+    """A balancer that leaves alone what is there: for a kernel without nftables."""
+
+    name = "other"
+
+    async def apply(self, sandbox: str, table: SandboxTable, before: SandboxTable | None) -> str:
+        return "applied"
+
+    async def observe(self, sandbox: str) -> str:
+        return "applied"
+
+    async def clear(self, sandbox: str) -> None:
+        pass
+
+
+async def test_another_balancer_takes_over_and_open_connections_go_on(
+    balancer: IpvsBalancer,  # noqa: F811
+    lab: Lab,  # noqa: F811
+) -> None:
+    wanted, nftables = table(*BACKENDS), by_nftables()
+    await balancer.apply(lab.client, wanted, None)
+    opened = [connect(lab.client, VIP, 80) for _ in range(2)]
+    sender = datagrams(lab.client, VIP, 80)
+    sender.send(b"x")
+    assert sender.recv(100).split()[0].decode() in BACKENDS
+    after = Successor(NftBalancer() if nftables else Other(), sweep)
+    print_of = await after.apply(lab.client, wanted, None)
+    assert not inside(lab.client, kernel.has_any_way)
+    assert [mark for mark in services(lab.client) if mark & 0x800000] == []
+    assert not any(one.weight for one in connections(lab.client).servers.values())
+    assert nftables or not inside(lab.client, IptMarks().read, lab.client).numbers
+    for _ in range(3):
+        for made, who, _ in opened:
+            assert say(made) == who
+    if nftables:
+        assert answers(lab.client, VIP) == dict.fromkeys(BACKENDS, 2)
+        sender.send(b"x")
+        assert sender.recv(100).split()[0].decode() in BACKENDS
+    sender.close()
+    for made, _, _ in opened:
+        made.close()
+    until = time.monotonic() + 30
+    while services(lab.client):
+        assert time.monotonic() < until
+        await asyncio.sleep(0.5)
+        assert await after.observe(lab.client) == print_of
+    assert nftables or "swarmpy" not in inside(lab.client, ipvs_rules).lower()
+
+
+async def test_a_balancer_that_took_over_clears_all(balancer: IpvsBalancer, lab: Lab) -> None:  # noqa: F811
+    await balancer.apply(lab.client, table(*BACKENDS), None)
+    made, _, _ = connect(lab.client, VIP, 80)
+    after = Successor(NftBalancer() if by_nftables() else Other(), sweep)
+    await after.apply(lab.client, table(*BACKENDS), None)
+    assert services(lab.client)
+    await after.clear(lab.client)
+    made.close()
+    assert not services(lab.client)
+    assert not inside(lab.client, kernel.has_any_way)
+    await after.clear("/run/netns/none-that-there-is")
+
+
+async def test_a_sweep_that_was_cut_short_is_done_again(
+    balancer: IpvsBalancer,  # noqa: F811
+    lab: Lab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await balancer.apply(lab.client, table(*BACKENDS), None)
+    after = Successor(Other(), sweep)
+
+    def refused() -> None:
+        raise FabricError("cut short")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kernel, "clear_ways", refused)
+        assert await after.apply(lab.client, table(*BACKENDS), None), "it is served all the same"
+        assert inside(lab.client, kernel.has_any_way)
+    await after.observe(lab.client)
+    assert not services(lab.client)
+    assert not inside(lab.client, kernel.has_any_way)

@@ -7,28 +7,35 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from swarmpy.adapters.dns import answers, wire
-from swarmpy.adapters.dns.sockets import bound, identity
+from swarmpy.adapters.dns.handover import Held
+from swarmpy.adapters.dns.keeper import Keeper
+from swarmpy.adapters.dns.sockets import Pair, bound, identity
 from swarmpy.adapters.dns.upstream import ResolvConf, Upstream
 from swarmpy.adapters.dns.zone import Limits, Zone
 from swarmpy.model.links import Answer, Question
 from swarmpy.ports.fabric import FabricError, Resolve
 
+LAST_WORDS = 1.0
+"""Seconds in which questions are answered that were read before all ends."""
+Where = tuple[tuple[int, int], tuple[str, ...]]
+"""Identity of the namespace, and addresses."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Served:
     zone: Zone
-    where: tuple[tuple[int, int], tuple[str, ...]]
-    """Identity of the namespace, and addresses."""
+    where: Where
 
 
 class NameServers:
     """Serves networks with what `resolve` knows, which must return at once; it may be given later, by
-    `begin`. Implements the port Names."""
+    `begin`. `keeper` has the process that answers where this one does not any more. Implements the port
+    Names."""
 
     def __init__(
         self,
@@ -38,13 +45,15 @@ class NameServers:
         port: int = 53,
         upstream: Upstream | None = None,
         limits: Limits | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
-        self._resolve, self._port = resolve, port
+        self._resolve, self._port, self._keeper = resolve, port, keeper
         self._own = ResolvConf(resolv_conf)
         self._upstream = upstream or Upstream()
         self._limits = limits or Limits()
         self._served: dict[str, _Served] = {}
         self._pending: Counter[tuple[str, str]] = Counter()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
 
     def begin(self, resolve: Resolve) -> None:
@@ -64,11 +73,37 @@ class NameServers:
             before = self._served.get(network_id)
             if before is not None and before.where == where:
                 return
-            await self._close(network_id)
-            pairs = await bound(namespace, where[1], self._port)
-            zone = Zone(network_id, self._known, self._forward, self._limits)
-            self._served[network_id] = _Served(zone, where)
-            await zone.open(pairs)
+            if before is not None:
+                await self._close(network_id)
+            await self._open(network_id, where, await self._pairs(Held(network_id, *where), namespace))
+
+    async def _pairs(self, held: Held, namespace: str) -> list[Pair]:
+        """The sockets that were held for us, else new ones, which are held for who comes after us."""
+        if self._keeper is not None and (taken := await self._keeper.take(held)):
+            return taken
+        pairs = await bound(namespace, held.addresses, self._port)
+        if self._keeper is not None:
+            try:
+                await self._keeper.hold(held, pairs)
+            except asyncio.CancelledError:
+                for pair in pairs:
+                    pair.close()
+                raise
+        return pairs
+
+    async def adopt(self, network_id: str, where: Where, pairs: Sequence[Pair]) -> None:
+        """Serve at sockets that are there already; they are ours from now on."""
+        async with self._turn:
+            await self._open(network_id, where, pairs)
+
+    async def release(self, network_id: str) -> None:
+        """Somebody else answers at these sockets from now on. What was asked already is answered."""
+        async with self._turn:
+            served = self._served.pop(network_id, None)
+            if served is not None:
+                task = asyncio.create_task(served.zone.leave(), name="last answers")
+                self._leaving.add(task)
+                task.add_done_callback(self._leaving.discard)
 
     async def withdraw(self, network_id: str) -> None:
         """Serve that network no longer. Its namespace cannot vanish before."""
@@ -81,16 +116,42 @@ class NameServers:
             served.zone.memory.forget()
 
     async def stop(self) -> None:
-        """Serve nothing any more."""
+        """Serve nothing any more; who stands in does."""
         async with self._turn:
-            for network_id in list(self._served):
-                await self._close(network_id)
+            await self._close_all(self._keeper.rest if self._keeper else None)
+
+    async def wipe(self) -> None:
+        """Serve nothing any more, and have nobody stand in."""
+        async with self._turn:
+            await self._close_all(self._keeper.end if self._keeper else None)
 
     def _known(self, question: Question) -> Answer:
         assert self._resolve is not None, "begin comes before serve"
         return self._resolve(question)
 
+    async def _open(self, network_id: str, where: Where, pairs: Sequence[Pair]) -> None:
+        zone = Zone(network_id, self._known, self._forward, self._limits)
+        self._served[network_id] = _Served(zone, where)
+        await zone.open(pairs)
+
+    async def _close_all(self, then: Callable[[], Awaitable[None]] | None) -> None:
+        """Read nothing, have `then` done, and close when what was read is answered, or after a while."""
+        zones = [served.zone for served in self._served.values()]
+        self._served.clear()
+        for zone in zones:
+            zone.quiet()
+        if then is not None:
+            await then()
+        leaving = [*self._leaving, *(asyncio.ensure_future(zone.leave()) for zone in zones)]
+        if leaving:
+            await asyncio.wait(leaving, timeout=LAST_WORDS)
+        for task in leaving:
+            task.cancel()
+        await asyncio.gather(*leaving, return_exceptions=True)
+
     async def _close(self, network_id: str) -> None:
+        if self._keeper is not None:
+            await self._keeper.drop(network_id)
         served = self._served.pop(network_id, None)
         if served is not None:
             await served.zone.close()

@@ -71,13 +71,26 @@ class Zone:
             self._servers.append(await asyncio.start_server(self._connected, sock=pair.tcp))
             loop.add_reader(pair.udp, self._readable, pair)
 
-    async def close(self) -> None:
-        """Serve no longer."""
+    async def leave(self) -> None:
+        """Read nothing more, answer what was read, and close."""
+        self.quiet()
+        try:
+            if under_way := [*self._tasks, *self._connections]:
+                await asyncio.wait(under_way, timeout=self._limits.idle)
+        finally:
+            await self.close()
+
+    def quiet(self) -> None:
+        """Read nothing more."""
         loop = asyncio.get_running_loop()
         for pair in self._pairs:
             loop.remove_reader(pair.udp)
         for server in self._servers:
             server.close()
+
+    async def close(self) -> None:
+        """Serve no longer."""
+        self.quiet()
         tasks = [*self._tasks, *self._connections]
         for task in tasks:
             task.cancel()

@@ -7,5 +7,6 @@ which services there are, and who serves them (plan, agent); the routing mesh (n
 from __future__ import annotations
 
 from swarmpy.adapters.ipvs.balancer import IpvsBalancer
+from swarmpy.adapters.ipvs.leftovers import sweep
 
-__all__ = ["IpvsBalancer"]
+__all__ = ["IpvsBalancer", "sweep"]

@@ -75,6 +75,11 @@ def load() -> None:
     _family()
 
 
+def is_loaded() -> bool:
+    """Whether the kernel has IPVS at hand; asking it anything else would load it."""
+    return _TABLE.exists()
+
+
 @cache
 def _family() -> int:
     with Netlink(_GENERIC) as kernel:
@@ -172,6 +177,11 @@ def set_ways() -> None:
 def has_ways() -> bool:
     """Whether rules and routes are there: the kernel drops routes where IPv6 is switched off and on."""
     return all(_ways(family) == 1 and routes.keeps_all(MARK, family) for family in _families())
+
+
+def has_any_way() -> bool:
+    """Whether any rule or route is there."""
+    return any(_ways(family) or routes.keeps_all(MARK, family) for family in routes.families())
 
 
 def _families() -> list[int]:

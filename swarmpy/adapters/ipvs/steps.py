@@ -68,6 +68,11 @@ class Service:
     right: bool = True
 
 
+def takes_new(service: Service) -> bool:
+    """Whether new connections would get one of its servers."""
+    return any(one.weight for one in service.servers.values())
+
+
 def marks_of(vip: str, number: int) -> tuple[int, int]:
     """(mark of connections, mark of datagrams)."""
     mark = MARK | (_SIX if ":" in vip else 0) | number
