@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from swarmpy.model.lifecycle import Availability, TaskState
 from swarmpy.model.objects import Node, Service, Task
+from swarmpy.model.specs import template_view
 from swarmpy.plan import constraints
 from swarmpy.plan.slots import availability, is_job, reachable, with_state
 from swarmpy.plan.types import Plan
@@ -61,14 +62,12 @@ def of_node(now: int, world: Snapshot, node: Node) -> Plan:
     """The youngest tasks of one node whose reservations exceed what the node has (it shrank)."""
     if not _enforced(node):
         return Plan()
+    if not any(map(_reserves, {task.template for task in (world.bucket_on(node.id) or {}).values()})):
+        return Plan()  # the usual case, at little cost: many tasks have few templates
     # A node that says nothing of its size is not judged by it.
     cpus, memory = node.description.nano_cpus or _UNKNOWN, node.description.memory_bytes or _UNKNOWN
     changes: list[Change] = []
-    reserving: list[Task] = []
-    for task in world.tasks_on(node.id):
-        asked = task.view.resources.reservations
-        if (asked.nano_cpus or asked.memory_bytes) and _holds(task):
-            reserving.append(task)
+    reserving = [task for task in world.tasks_on(node.id) if _reserves(task.template) and _holds(task)]
     for task in sorted(reserving, key=lambda one: (one.created_at, one.id)):
         asked = task.view.resources.reservations
         if asked.nano_cpus <= cpus and asked.memory_bytes <= memory:
@@ -76,6 +75,11 @@ def of_node(now: int, world: Snapshot, node: Node) -> Plan:
         elif _held(task):
             changes.append(_rejected(now, task, f"node {node.hostname} no longer has what it reserves"))
     return Plan(tuple(changes))
+
+
+def _reserves(template: str) -> bool:
+    asked = template_view(template).resources.reservations
+    return bool(asked.nano_cpus or asked.memory_bytes)
 
 
 def _enforced(node: Node) -> bool:

@@ -117,10 +117,20 @@ class Seat:
     services: dict[str, int] = field(default_factory=dict)
     """Active tasks on it by service."""
     ports: set[HostPort] = field(default_factory=set)
+    shared: bool = False
+    """Whether the collections are another seat's, which is not to be changed."""
+
+    def copy(self, rank: int) -> Seat:
+        """One like it, to be filled."""
+        return Seat(self.node, rank, self.cpus, self.memory, self.generic, self.ready, self.total,
+                    self.services, self.ports, shared=True)  # fmt: skip
 
     def hold(self, task: Task, need: Needs) -> None:
         """Account for a task that the node holds (assigned, not ended); it counts as active while it is
         wanted, and keeps its reservations and ports until it has ended."""
+        if self.shared:
+            self.generic, self.services, self.ports = dict(self.generic), dict(self.services), set(self.ports)
+            self.shared = False
         self.cpus -= need.cpus
         self.memory -= need.memory
         for kind, value in need.generic:
@@ -129,6 +139,18 @@ class Seat:
         if task.desired <= TaskState.COMPLETE:
             self.total += 1
             self.services[task.service_id] = self.services.get(task.service_id, 0) + 1
+
+    def release(self, task: Task, need: Needs) -> None:
+        """Undo `hold`, of a task without ports: which of them others hold too is not kept."""
+        self.cpus += need.cpus
+        self.memory += need.memory
+        for kind, value in need.generic:
+            self.generic[kind] += value
+        if task.desired <= TaskState.COMPLETE:
+            self.total -= 1
+            self.services[task.service_id] -= 1
+            if not self.services[task.service_id]:
+                del self.services[task.service_id]
 
 
 def seat_of(node: Node, rank: int, tasks: list[Task]) -> Seat:
@@ -139,31 +161,70 @@ def seat_of(node: Node, rank: int, tasks: list[Task]) -> Seat:
         generic[one.kind] = generic.get(one.kind, 0) + (len(one.names) or one.value)
     seat = Seat(node, rank, about.nano_cpus, about.memory_bytes, generic, is_ready(node))
     for task in tasks:
-        if TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING:
+        if _is_held(task):
             seat.hold(task, needs_of(task))
     return seat
 
 
+def _is_held(task: Task) -> bool:
+    return TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
+
+
+def revise(seat: Seat, before: Mapping[str, Task], after: Mapping[str, Task]) -> bool:
+    """Bring the seat of a node that held `before` to what it holds now. False, with nothing done, where only
+    `seat_of` can tell. That costs what the node holds; this, what changed of it."""
+    left = [task for key, task in before.items() if after.get(key) is not task and _is_held(task)]
+    came = [task for key, task in after.items() if before.get(key) is not task and _is_held(task)]
+    if any(needs_of(task).ports for task in left):
+        return False
+    for task in left:
+        seat.release(task, needs_of(task))
+    for task in came:
+        seat.hold(task, needs_of(task))
+    return True
+
+
+KINDS = 500
+"""Kinds of needs for which the nodes that may take them are kept."""
+
+
 class Seats:
-    """Seats that were worked out before, kept while neither their node nor one of its tasks changed."""
+    """Seats that were worked out before, kept while neither their node nor one of its tasks changed; and
+    which nodes may take what, kept while no node changed."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[Node, Mapping[str, Task] | None, Seat]] = {}
+        self._table: object = None
+        self._ranked: list[Node] = []
+        self._fit: dict[tuple[object, ...], list[int]] = {}
 
-    def of(self, world: Snapshot, nodes: list[Node]) -> list[Seat]:
-        """Fresh seats for all nodes of the world, ranked in the order given."""
+    def of(self, world: Snapshot, rank_of: Callable[[str], str]) -> list[Seat]:
+        """Fresh seats for all nodes of the world, in the order of what `rank_of` says of their ids."""
+        if self._table is not world.nodes:
+            self._table, self._fit = world.nodes, {}
+            self._ranked = sorted(world.nodes, key=lambda node: rank_of(node.id))
         before, self._known = self._known, {}
         seats: list[Seat] = []
-        for rank, node in enumerate(nodes):
+        for rank, node in enumerate(self._ranked):
             bucket = world.bucket_on(node.id)
             known = before.get(node.id)
-            if known is None or known[0] is not node or known[1] is not bucket:
+            if known is None or known[0] is not node:
                 known = (node, bucket, seat_of(node, rank, world.tasks_on(node.id)))
+            elif known[1] is not bucket:
+                kept = known[2] if revise(known[2], known[1] or {}, bucket or {}) else None
+                known = (node, bucket, kept or seat_of(node, rank, world.tasks_on(node.id)))
             self._known[node.id] = known
-            one = known[2]
-            seats.append(Seat(node, rank, one.cpus, one.memory, dict(one.generic), one.ready, one.total,
-                              dict(one.services), set(one.ports)))  # fmt: skip
+            seats.append(known[2].copy(rank))
         return seats
+
+    def fitting(self, need: Needs, seats: list[Seat]) -> list[Seat]:
+        """Those of the seats (which `of` gave last) that may take such a task if they have room."""
+        found = self._fit.get(need.static)
+        if found is None:
+            if len(self._fit) >= KINDS:
+                self._fit.clear()
+            found = self._fit[need.static] = [seat.rank for seat in seats if static_fit(need, seat)]
+        return [seats[rank] for rank in found]
 
 
 def is_ready(node: Node) -> bool:

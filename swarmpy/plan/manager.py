@@ -98,12 +98,12 @@ class Planner:
     """`plan` for one leader's term: services and nodes at rest are not looked at again until something that
     they depend on changes. The decisions are those of `plan`, which is its oracle in the tests."""
 
-    def __init__(self) -> None:
-        self._memory = Memory()
+    def __init__(self, most: int = MOST) -> None:
+        self._memory, self._most = Memory(), most
 
     def plan(self, now: int, world: Snapshot) -> Plan:
         """Everything that should change now, one change per object, and when to look again."""
-        return _run(now, world, self._memory, MOST)
+        return _run(now, world, self._memory, self._most)
 
 
 def _run(now: int, world: Snapshot, memory: Memory, most: int) -> Plan:
@@ -113,7 +113,7 @@ def _run(now: int, world: Snapshot, memory: Memory, most: int) -> Plan:
     for number, step in enumerate(STEPS):
         if number == 1:
             memory.begin(now, world, working)
-        decided = _decide(step, now, working, memory)
+        decided = _decide(step, now, working, memory, most)
         if len(decided.changes) > most:
             decided = Plan(decided.changes[:most], now)
         wakes.append(decided.wake_at)
@@ -124,7 +124,7 @@ def _run(now: int, world: Snapshot, memory: Memory, most: int) -> Plan:
     return Plan(coalesce(world, changes), earliest(wakes))
 
 
-def _decide(step: Step, now: int, working: Snapshot, memory: Memory) -> Plan:
+def _decide(step: Step, now: int, working: Snapshot, memory: Memory, most: int) -> Plan:
     if step.world is not None:
         return step.world(now, working)
     if step.seats is not None:
@@ -135,12 +135,18 @@ def _decide(step: Step, now: int, working: Snapshot, memory: Memory) -> Plan:
         memory.note_services(shared, restless)
         return Plan(shared)
     if step.service is not None:
-        for service_id in memory.services:
+        for number, service_id in enumerate(memory.services):
+            if len(changes) >= most:
+                memory.put_off(services=memory.services[number:])
+                return Plan(tuple(changes), now)
             decided = step.service(now, working, working.services[service_id])
             memory.note_service(service_id, decided)
             changes += decided.changes
     if step.node is not None:
-        for node_id in memory.nodes:
+        for number, node_id in enumerate(memory.nodes):
+            if len(changes) >= most:
+                memory.put_off(nodes=memory.nodes[number:])
+                return Plan(tuple(changes), now)
             decided = step.node(now, working, working.nodes[node_id])
             memory.note_node(node_id, decided)
             changes += decided.changes

@@ -92,6 +92,13 @@ class Memory:
         known = self._nodes[key]
         known.changed = known.changed or bool(decided.changes)
 
+    def put_off(self, services: Iterable[str] = (), nodes: Iterable[str] = ()) -> None:
+        """A planner did not come to these: they are looked at again."""
+        for key in services:
+            self._services[key].changed = True
+        for key in nodes:
+            self._nodes[key].changed = True
+
     def end(self) -> int | None:
         """Keep what was at rest; returns the earliest instant at which a service asks to be looked at."""
         wake_at = earliest(known.wake_at for known in self._services.values())

@@ -19,7 +19,7 @@ from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.objects import Task, TaskStatus
 from swarmpy.model.specs import SECOND
 from swarmpy.plan import constraints, places
-from swarmpy.plan.filters import Needs, Seat, Seats, first_failing, needs, reasons, room_for, static_fit
+from swarmpy.plan.filters import Needs, Seat, Seats, first_failing, needs, reasons, room_for
 from swarmpy.plan.types import Plan
 from swarmpy.state.changes import Change, Put
 from swarmpy.state.snapshot import Snapshot
@@ -84,9 +84,9 @@ class Board:
 
     def __init__(self, now: int, world: Snapshot, seats: Seats | None = None) -> None:
         self.now, self.world = now, world
+        self._kept = seats or Seats()
         # The order of equals is by a hash: neither age nor name of a node attracts tasks.
-        nodes = sorted(world.nodes, key=lambda node: _shuffle(node.id))
-        self.seats = (seats or Seats()).of(world, nodes)
+        self.seats = self._kept.of(world, _shuffle)
         self.by_id = {seat.node.id: seat for seat in self.seats}
         self._candidates: dict[tuple[object, ...], list[Seat]] = {}
         self._pools: dict[tuple[object, ...], list[tuple[int, int]]] = {}
@@ -141,7 +141,7 @@ class Board:
         """Nodes that may take such a task if they have room, by rank."""
         found = self._candidates.get(need.static)
         if found is None:
-            found = self._candidates[need.static] = [seat for seat in self.seats if static_fit(need, seat)]
+            found = self._candidates[need.static] = self._kept.fitting(need, self.seats)
         return found
 
     def _fill_fresh(self, need: Needs, service_id: str, failures: dict[str, int], take: Take) -> bool:

@@ -168,9 +168,10 @@ class Cluster(RuleBasedStateMachine):
 
     def check_parts(self, now, world, changes):
         """A step may stop after any of its changes, and go on in the next plan."""
-        slow = world
+        slow, remembering = world, manager.Planner(most=1)
         for _ in range(20 * changes + 5):
             some = manager.plan(now, slow, most=1)
+            assert remembering.plan(now, slow) == some, "the planner with a memory decides alike"
             if not some.changes:
                 assert some.wake_at is None or some.wake_at > now
                 break
