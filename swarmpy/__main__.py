@@ -1,12 +1,18 @@
-"""`python -m swarmpy`: the same as the `swarmpy` command."""
+"""`python -m swarmpy` and the `swarmpy` command: loads the command line and runs it."""
 
 from __future__ import annotations
 
 import sys
 
-if __name__ == "__main__":
+
+def main() -> int:
+    """The exit status; see cli/main. Ctrl-C is quiet while the command line loads, too."""
     try:
-        from swarmpy.cli.main import main
-    except KeyboardInterrupt:  # while it was loading
-        sys.exit(130)
+        from swarmpy.cli.main import main as run
+    except KeyboardInterrupt:
+        return 130
+    return run()
+
+
+if __name__ == "__main__":
     sys.exit(main())

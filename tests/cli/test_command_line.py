@@ -302,3 +302,18 @@ TEMPLATES = [
 def test_templates(template: str, text: str) -> None:
     data = {"A": 1, "B": {"C": "x"}, "L": ["a", "b"], "N": [], "M": {"a.b": "v"}, "T": True}
     assert Template(template).render(data) == text
+
+
+def test_an_interrupt_while_the_command_line_loads_is_quiet() -> None:
+    program = """
+import sys
+class Interrupted:
+    def find_spec(self, name, path=None, target=None):
+        if name == "swarmpy.cli.main":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted())
+from swarmpy.__main__ import main
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
