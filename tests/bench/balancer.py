@@ -8,7 +8,7 @@ started for each transaction.
 Opening: a connection is opened, greeted and closed, by way of each of WAYS in turn, again and again in an order
 that is drawn anew. Measured twice: by one thread that is client and server at once, so that nothing is in it but
 the kernel's path and the same few calls (median of µs; nobody has to wake up, so every µs shows most); and by a
-client and a server in processes of their own, one connection after the other, which is what programs see. The
+client and a server in processes of their own, on one core, one connection after the other. The
 floor is what the kernel's translation costs with a single rule; what the Engine's own rules (for its resolver,
 in each container that is on a network that users made) cost is what a container pays anyway.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import socket
 import statistics
@@ -186,6 +187,12 @@ def opening(lab: Lab, spaces: dict[str, str], homes: list[str], options: argpars
     return figures
 
 
+def pin(core: int | None) -> None:
+    """This process and all that it begins, to one core."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores) if core is None else core})
+
+
 def keep(path: str | None, figures: object) -> None:
     """Write the figures to the file."""
     if path:
@@ -200,6 +207,7 @@ def main() -> None:
     parser.add_argument("--backends", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--connections", type=int, default=3000)
+    parser.add_argument("--core", type=int, default=None, help="the core for all (the last)")
     parser.add_argument("--json", help="write the figures to this file")
     options = parser.parse_args()
     lab = Lab()
@@ -219,6 +227,7 @@ def main() -> None:
                 inside(space, NftBalancer()._apply, space, table(options.services, options.backends), None)
         scratch = lab.space("scratch")
         programmed = programming(scratch, options)
+        pin(options.core)
         alone, together = opening(lab, spaces, homes, options)
         keep(options.json, {"programming, ms": programmed, "opening, one thread, us": alone,
                             "opening, two processes, connections a second": together})  # fmt: skip
