@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -32,7 +34,6 @@ from swarmpy.agent.fabric import FabricWorker
 from swarmpy.agent.joining import Sandbox
 from swarmpy.model.fabric import Endpoint, ServiceEntry, Table, difference
 from swarmpy.model.messages import Networks
-from swarmpy.plan.carried import finished
 from swarmpy.ports import FabricPorts, Plug
 from tests.agent.test_fence import Quiet
 from tests.bench.balancer import keep
@@ -45,7 +46,7 @@ class Still(Quiet):
     """Mesh, guard and cipher, which have nothing to do."""
 
     async def observe(self) -> str:
-        return ""
+        return "applied"
 
     async def apply(self, *_: object) -> str:
         return "applied"
@@ -116,9 +117,14 @@ async def done(agent: FabricWorker, count: int, vips: int) -> None:
     while True:
         programmed = agent._rules.tables()
         whole = len(programmed) == count and all(len(one.services) == vips for one in programmed.values())
-        if whole and agent._rules.served and len(finished(agent.world())) == count:
+        if whole and agent._rules.served and len(agent._done_with) == count:
             return
         await asyncio.sleep(0.02)
+
+
+def note(found: dict[str, list[float]], what: str, value: float) -> None:
+    found.setdefault(what, []).append(value)
+    print(f"  {what}: {value:.2f}", flush=True)
 
 
 async def life(agent: FabricWorker, work: Callable[[], asyncio.Future[None]]) -> float:
@@ -136,11 +142,7 @@ async def life(agent: FabricWorker, work: Callable[[], asyncio.Future[None]]) ->
 async def measured(machine: Machine, options: argparse.Namespace) -> dict[str, list[float]]:
     count, services = options.endpoints, options.services
     table = table_of(count, services)
-    found: dict[str, list[float]] = {
-        "all programmed from nothing, s": [],
-        "begun anew, s": [],
-        "one change, s": [],
-    }
+    found: dict[str, list[float]] = {}
     first = machine.agent()
     first.take(told(table, 1))
     await first.prepare(NETWORK)
@@ -148,14 +150,15 @@ async def measured(machine: Machine, options: argparse.Namespace) -> dict[str, l
     for number in range(count):
         await machine.contain(number)
     print(f"{count} namespaces made in {time.perf_counter() - began:.1f} s", flush=True)
-    found["all programmed from nothing, s"].append(await life(first, lambda: done(first, count, services)))
+    note(found, "all programmed from nothing, s", await life(first, lambda: done(first, count, services)))
+    journal.save_networks(machine.disk, journal.KeptNetworks(tables={NETWORK: table}))
     for turn in range(options.rounds):
         machine.overlay.close()
         machine.overlay = machine.fresh_overlay()
         kept = journal.load_networks(machine.disk)
         again = machine.agent()
         again.remember(kept)
-        found["begun anew, s"].append(await life(again, lambda again=again: done(again, count, services)))
+        note(found, "begun anew, s", await life(again, lambda again=again: done(again, count, services)))
         more = msgspec.structs.replace(
             table,
             services=(
@@ -164,7 +167,7 @@ async def measured(machine: Machine, options: argparse.Namespace) -> dict[str, l
             ),
         )
         again.take(told(more, 2, table))
-        found["one change, s"].append(await life(again, lambda again=again: done(again, count, services + 1)))
+        note(found, "one change, s", await life(again, lambda again=again: done(again, count, services + 1)))
         again.take(told(table, 3, more))
         await life(again, lambda again=again: done(again, count, services))
     return found
@@ -192,6 +195,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", help="write the figures to this file")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was made is removed
     lab = Lab()
     with tempfile.TemporaryDirectory() as folder:
         try:
