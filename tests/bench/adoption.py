@@ -151,13 +151,13 @@ async def measured(machine: Machine, options: argparse.Namespace) -> dict[str, l
         await machine.contain(number)
     print(f"{count} namespaces made in {time.perf_counter() - began:.1f} s", flush=True)
     note(found, "all programmed from nothing, s", await life(first, lambda: done(first, count, services)))
-    journal.save_networks(machine.disk, journal.KeptNetworks(tables={NETWORK: table}))
+    whole = journal.KeptNetworks(tables={NETWORK: table})
     for turn in range(options.rounds):
         machine.overlay.close()
         machine.overlay = machine.fresh_overlay()
-        kept = journal.load_networks(machine.disk)
+        await machine.disk.work(lambda: journal.save_networks(machine.disk, whole))
         again = machine.agent()
-        again.remember(kept)
+        again.remember(journal.load_networks(machine.disk))
         note(found, "begun anew, s", await life(again, lambda again=again: done(again, count, services)))
         more = msgspec.structs.replace(
             table,

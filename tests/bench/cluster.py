@@ -86,10 +86,10 @@ def worker_lost(cluster: Cluster, figures: Figures) -> None:
 
 def mesh(cluster: Cluster, figures: Figures) -> None:
     """From when a task is healthy to the first request that it answers through another node. Its only task is
-    on m1, its health is looked at twice a second; requests come in at w2, 200 a second, before there is any."""
+    on m1, its health is looked at twice a second; requests come in at w2, 50 a second, before there is any."""
     health = ["--health-cmd", "true", "--health-interval", "500ms"]
     words = ["--constraint", "node.hostname==m1", "-p", f"{node_loss.PORT}:80", *health]
-    with node_loss.asking(cluster.lab.name, cluster.lab.node("w2").address, 200, 10) as told:
+    with node_loss.asking(cluster.lab.name, cluster.lab.node("w2").address, 50, 10) as told:
         cluster.docker("service", "create", "-d", "--name", "web", *words, WEB_1)
         [task] = cluster.await_running("web", 1)
         requests = told()
