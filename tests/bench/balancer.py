@@ -6,17 +6,17 @@ Programming: both ways to speak to the kernel side by side, libnftables in this 
 started for each transaction.
 
 Opening: a connection is opened, greeted and closed, by way of each of WAYS in turn, again and again in an order
-that is drawn anew. Measured twice: by one thread that is client and server at once, so that nothing is in it but
-the kernel's path and the same few calls (median of µs; nobody has to wake up, so every µs shows most); and by a
-client and a server in processes of their own, one connection after the other, which is what programs see. The
-floor is what the kernel's translation costs with a single rule; what the Engine's own rules (for its resolver,
-in each container that is on a network that users made) cost is what a container pays anyway.
+that is drawn anew. One thread is client and server at once, so that nothing is in it but the kernel's path and the
+same few calls: nobody has to wake up, and every µs shows. (With a server in a process of its own:
+`tests.bench.passing`.) The floor is what the kernel's translation costs with a single rule; what the Engine's own
+rules cost (for its resolver, in each container on a network that users made) a container pays anyway.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import socket
 import statistics
@@ -29,10 +29,10 @@ from pathlib import Path
 from swarmpy.adapters.netns import inside
 from swarmpy.adapters.nftables import NftBalancer, conntrack, library
 from swarmpy.ports import SandboxTable, VirtualService
-from tests.contracts.netlab import Lab, hammer
+from tests.contracts.netlab import Lab
 
 VIP, BACKENDS = "10.50.0.2", ("10.50.0.11", "10.50.0.12")
-PORT, ONE_THREAD = 80, 81
+PORT = 80
 BATCH = 100
 """Connections between two looks at the clock, where one thread does all."""
 CUT = struct.pack("ii", 1, 0)
@@ -115,7 +115,7 @@ def programming(space: str, options: argparse.Namespace) -> dict[str, float]:
 def listening(space: str) -> socket.socket:
     made = inside(space, socket.socket)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    made.bind(("", ONE_THREAD))
+    made.bind(("", PORT))
     made.listen(BATCH)
     made.setblocking(False)
     return made
@@ -127,7 +127,7 @@ def batch(address: str, servers: list[socket.socket]) -> float:
     began = time.perf_counter()
     for _ in range(BATCH):
         client = socket.socket()
-        client.connect((address, ONE_THREAD))
+        client.connect((address, PORT))
         while True:
             turn = (turn + 1) % count
             try:
@@ -152,38 +152,31 @@ def in_turn(rounds: int, measure: Callable[[str], float]) -> Figures:
     return found
 
 
-def opening(lab: Lab, spaces: dict[str, str], homes: list[str], options: argparse.Namespace) -> list[Figures]:
-    """(µs where one thread does all, connections a second where two processes do)."""
+def opening(spaces: dict[str, str], homes: list[str], options: argparse.Namespace) -> Figures:
+    """µs of a connection."""
     servers = [listening(home) for home in homes]
 
-    def alone(name: str) -> float:
+    def measure(name: str) -> float:
         address = WAYS[name][2]
         balanced = address == VIP and WAYS[name][1]
         return inside(spaces[name], batch, address, servers if balanced else servers[:1])
 
-    def together(name: str) -> float:
-        space, address = spaces[name], WAYS[name][2]
-        empty = timed(lambda: hammer(space, address, PORT, 0))
-        return (
-            options.connections
-            / (timed(lambda: hammer(space, address, PORT, options.connections)) - empty)
-            * 1000
-        )
-
-    in_turn(3, alone)
-    figures = [
-        in_turn(options.rounds * options.connections // BATCH, alone),
-        in_turn(options.rounds, together),
-    ]
+    in_turn(3, measure)
+    found = in_turn(options.rounds * options.connections // BATCH, measure)
     for server in servers:
         server.close()
-    for title, found in zip(("µs, one thread", "connections a second, two processes"), figures, strict=True):
-        base = statistics.median(found["direct, no rules"])
-        print(f"opening a connection: {title}")
-        for name, values in found.items():
-            median = statistics.median(values)
-            print(f"  {name:<46}{median:10.1f}   {median / base:.3f}")
-    return figures
+    base = statistics.median(found["direct, no rules"])
+    print("opening a connection, µs")
+    for name, values in found.items():
+        median = statistics.median(values)
+        print(f"  {name:<46}{median:8.1f}   {median / base:.3f}")
+    return found
+
+
+def pin(core: int | None) -> None:
+    """This process and all that it begins, to one core."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores) if core is None else core})
 
 
 def keep(path: str | None, figures: object) -> None:
@@ -200,6 +193,7 @@ def main() -> None:
     parser.add_argument("--backends", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--connections", type=int, default=3000)
+    parser.add_argument("--core", type=int, default=None, help="the core for all (the last)")
     parser.add_argument("--json", help="write the figures to this file")
     options = parser.parse_args()
     lab = Lab()
@@ -208,7 +202,6 @@ def main() -> None:
         homes = [lab.space(f"b{number}") for number in range(len(BACKENDS))]
         for home, address in zip(homes, BACKENDS, strict=True):
             lab.plug(home, "eth0", "br0", f"{address}/24")
-            lab.server.listen(home, address, PORT)
         spaces = {}
         for number, (name, (others, ours, _)) in enumerate(WAYS.items(), 21):
             space = spaces[name] = lab.space(f"c{number}")
@@ -219,9 +212,9 @@ def main() -> None:
                 inside(space, NftBalancer()._apply, space, table(options.services, options.backends), None)
         scratch = lab.space("scratch")
         programmed = programming(scratch, options)
-        alone, together = opening(lab, spaces, homes, options)
-        keep(options.json, {"programming, ms": programmed, "opening, one thread, us": alone,
-                            "opening, two processes, connections a second": together})  # fmt: skip
+        pin(options.core)
+        opened = opening(spaces, homes, options)
+        keep(options.json, {"programming, ms": programmed, "opening, us": opened})
     finally:
         lab.close()
 

@@ -17,9 +17,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from swarmpy.lab import lab as labs
+from tests.bench import node_loss
 from tests.bench.nginx import NGINX_1, NGINX_2, STOP_SIGNAL, bring, program
 from tests.e2e.cluster import WEB_1, Cluster, until
 from tests.e2e.traffic import answered, traffic
@@ -65,7 +67,7 @@ def failover(cluster: Cluster, figures: Figures) -> None:
     cluster.start(leader, "daemon")
 
 
-def node_loss(cluster: Cluster, figures: Figures) -> None:
+def worker_lost(cluster: Cluster, figures: Figures) -> None:
     """A worker's machine is killed: until it is down, and until its replicas run elsewhere."""
     cluster.create("exodus", "--replicas", "5")
     cluster.await_running("exodus", 5)
@@ -83,13 +85,29 @@ def node_loss(cluster: Cluster, figures: Figures) -> None:
 
 
 def mesh(cluster: Cluster, figures: Figures) -> None:
-    """From a task's health to its first answer through the farthest node."""
-    words = ["--constraint", "node.hostname==m1", "-p", f"{PORT}:80"]
-    cluster.docker("service", "create", "-d", "--name", "web", *words, WEB_1)
-    cluster.await_running("web", 1)
-    began = time.monotonic()
-    answered(cluster, "c1", f"{cluster.lab.node('w2').address}:{PORT}")
-    note(figures, "running to first answer by another node, at most (s)", time.monotonic() - began)
+    """From when a task is healthy to the first request that it answers through another node. Its only task is
+    on m1, its health is looked at twice a second; requests come in at w2, 50 a second, before there is any."""
+    health = ["--health-cmd", "true", "--health-interval", "500ms"]
+    words = ["--constraint", "node.hostname==m1", "-p", f"{node_loss.PORT}:80", *health]
+    with node_loss.asking(cluster.lab.name, cluster.lab.node("w2").address, 50, 10) as told:
+        cluster.docker("service", "create", "-d", "--name", "web", *words, WEB_1)
+        [task] = cluster.await_running("web", 1)
+        requests = told()
+    shown = cluster.docker("inspect", "--format", "{{json .Status.Timestamp}}", task["ID"]).stdout
+    since = datetime.fromisoformat(json.loads(shown)[:26].rstrip("Z")).replace(tzinfo=UTC).timestamp()
+    first = min(at for at, why in requests if not why)
+    note(figures, "healthy to first request answered through another node (s)", first - since)
+    failed = [(round(at - first, 3), why) for at, why in requests if why and at > first]
+    note(figures, "requests that failed after that one", len(failed))
+    print("   ", failed[:10], flush=True)
+
+
+def last_failure(cluster: Cluster, figures: Figures) -> None:
+    """A worker's machine is killed while requests come in at m1, 200 a second; a task is on every node."""
+    requests, began, _ = node_loss.killed(cluster.lab.name, 200, 12, "w2", "m1")
+    failed = [at - began for at, why in requests if why]
+    note(figures, "machine killed to last failed request (s)", max(failed, default=0.0))
+    note(figures, "requests failed meanwhile, of 200 a second", len(failed))
 
 
 def load_case(
@@ -174,8 +192,9 @@ LOADS = {name: load_case(name, *case) for name, case in CASES.items()} | {
 PARTS: dict[str, Callable[[Cluster, Figures], None]] = {
     "commands": commands,
     "failover": failover,
-    "node loss": node_loss,
+    "node loss": worker_lost,
     "mesh": mesh,
+    "last failure": last_failure,
 }
 
 

@@ -17,8 +17,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 SERVICE, PORT, PATIENCE = "node-loss", 18080, 1.0
+Requests = list[tuple[float, str]]
+"""When each began, and what went wrong with it ("": nothing)."""
 
 
 def swarmpy(*words: str) -> str:
@@ -62,35 +67,57 @@ def client(address: str, rate: float, seconds: float) -> None:
     print(json.dumps(asyncio.run(ask(address, rate, seconds))))
 
 
-def measure(name: str, rate: float, seconds: float, victim: str, through: str) -> None:
+@contextmanager
+def asking(name: str, address: str, rate: float, seconds: float) -> Iterator[Callable[[], Requests]]:
+    """Requests from the client c1, from now on; what is given waits for their end and tells of them."""
+    command = [sys.executable, "-m", "swarmpy", "lab", "exec", "--name", name, "c1", "--", sys.executable, __file__,
+               "--client", address, "--rate", str(rate), "--seconds", str(seconds), name]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield lambda: json.loads(process.stdout.read())
+
+
+def address_of(name: str, node: str) -> str:
     exports = dict(line.removeprefix("export ").split("=", 1) for line in
-                   swarmpy("lab", "env", "--name", name, through).splitlines() if "=" in line)  # fmt: skip
-    address = exports["NODE_ADDR"].strip("'\"")
-    inside = ("lab", "exec", "--name", name)
-    manager = (*inside, "m1", "--", "swarmpy", "service")
+                   swarmpy("lab", "env", "--name", name, node).splitlines() if "=" in line)  # fmt: skip
+    return exports["NODE_ADDR"].strip("'\"")
+
+
+def killed(
+    name: str, rate: float, seconds: float, victim: str, through: str
+) -> tuple[Requests, float, float]:
+    """(requests, when the kill began, when it was over). The machine is started again."""
+    manager = ("lab", "exec", "--name", name, "m1", "--", "swarmpy", "service")
     swarmpy(
         *manager, "create", "--name", SERVICE, "--mode", "global", "-p", f"{PORT}:80", "registry:5000/web:1"
     )
     try:
-        command = [sys.executable, "-m", "swarmpy", *inside, "c1", "--", sys.executable, __file__, "--client", address,
-                   "--rate", str(rate), "--seconds", str(seconds), name]  # fmt: skip
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as asking:
-            assert asking.stdout is not None
-            asking.stdout.readline()
+        with asking(name, address_of(name, through), rate, seconds) as told:
             time.sleep(seconds / 3)
-            killed = time.time()
+            began = time.time()
             swarmpy("lab", "kill", "--name", name, victim, "--what", "node")
             over = time.time()
-            found = json.loads(asking.stdout.read())
+            return told(), began, over
     finally:
         swarmpy("lab", "start", "--name", name, victim, "--what", "node")
         swarmpy(*manager, "rm", SERVICE)
+
+
+def measure(name: str, rate: float, seconds: float, victim: str, through: str, path: str | None) -> None:
+    found, began, over = killed(name, rate, seconds, victim, through)
     print(f"{len(found)} requests at {rate:g}/s through {through}; {victim} killed at "
-          f"{time.strftime('%H:%M:%S', time.localtime(killed))}{f'{killed % 1:.2f}'[1:]} (the command took {over - killed:.2f} s)")  # fmt: skip
-    failed = Counter((int(4 * (at - killed)), why) for at, why in found if why)
+          f"{time.strftime('%H:%M:%S', time.localtime(began))}{f'{began % 1:.2f}'[1:]} (the command took {over - began:.2f} s)")  # fmt: skip
+    failed = Counter((int(4 * (at - began)), why) for at, why in found if why)
     print(f"{failed.total()} failed; by the quarter of a second in which they began, after the kill did:")
     for (quarter, why), count in sorted(failed.items()):
         print(f"  {quarter / 4:+.2f} s  {count:3}  {why}")
+    if path:
+        figures = {
+            "requests": len(found),
+            "failed, s after the kill": [at - began for at, why in found if why],
+        }
+        Path(path).write_text(json.dumps(figures, indent=1), encoding="utf-8")
 
 
 def main() -> None:
@@ -100,12 +127,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=12)
     parser.add_argument("--node", default="w2")
     parser.add_argument("--through", default="m1")
+    parser.add_argument("--json", help="write the figures to this file")
     parser.add_argument("--client", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.client:
         client(options.client, options.rate, options.seconds)
     else:
-        measure(options.name, options.rate, options.seconds, options.node, options.through)
+        measure(options.name, options.rate, options.seconds, options.node, options.through, options.json)
 
 
 if __name__ == "__main__":

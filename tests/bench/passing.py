@@ -3,15 +3,17 @@
     python -m tests.bench.passing [--rounds 30] [--seconds 0.3] [--requests 1000] [--services 1000] [--json FILE]
 
 Two nodes and an outside client in namespaces, the real overlay between them, a backend on the second node, and
-that many services in the containers of client and backend. The ways, in an order that is drawn anew each
-round: by the nodes' own link (veth) to the second node; over VXLAN from a container without any rules on the first
-node to the backend, from one with our rules, and from that to the virtual address; from outside to the port published on the second node,
-where the backend is; and on the first, where it is not.
+that many services in the containers of client and backend. The ways, in an order that is drawn anew each round:
+by the nodes' own link (veth) to the second node; over VXLAN from a container without any rules on the first node
+to the backend, from one with our rules, and from that to the virtual address; from outside to the port published
+on the second node, where the backend is; and on the first, where it is not.
 
 For each: bytes a second of one stream (a sender of our own, 256 KiB at a time, counted by who received them),
 round trips on a kept connection (100 bytes there, 1,000 back; the median of a batch), and connections opened,
-used for one such request and closed. The server is a process of its own. Printed: medians over the rounds,
-and of the ratio to the way named, formed within each round: what else the machine does then hits both alike.
+used for one such request and closed. The server is a process of its own, on the same core as the client: what
+differs is work, then, and not on which cores the two happened to be. It does nothing with what it gets, so every
+microsecond shows. Printed: medians over the rounds, and of the ratio to the way named, formed within each round:
+what else the machine does then hits both alike.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from pathlib import Path
 from swarmpy.adapters.netns import inside
 from swarmpy.adapters.nftables import NftBalancer
 from swarmpy.ports import MeshPort, Neighbour, Plug, Return, SandboxTable
-from tests.bench.balancer import keep, table
+from tests.bench.balancer import keep, pin, table
 from tests.contracts.netlab import Lab, ip
 from tests.contracts.test_mesh_overlay import (
     BACKEND,
@@ -53,7 +55,7 @@ VIP = "10.60.0.2"
 CLIENTS = {"client": ("10.60.0.21", "02:00:00:00:01:21"), "plain": ("10.60.0.22", "02:00:00:00:01:22")}
 PORT, PUBLISHED = 90, 8090
 CHUNK, ASKED, ANSWERED = bytes(1 << 18), bytes(100), bytes(1000)
-STREAM, REQUESTS = b"s", b"r"
+STREAM, REQUESTS, ONE = b"s", b"r", b"o"
 CUT = struct.pack("ii", 1, 0)
 Figures = dict[str, dict[str, list[float]]]
 
@@ -68,19 +70,23 @@ def serve(port: int) -> None:
         threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
         while True:
             connection, _ = server.accept()
-            threading.Thread(target=_served, args=(connection,), daemon=True).start()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            kind = connection.recv(1)
+            if kind == ONE:
+                _served(connection, kind)
+            else:
+                threading.Thread(target=_served, args=(connection, kind), daemon=True).start()
 
 
-def _served(connection: socket.socket) -> None:
+def _served(connection: socket.socket, kind: bytes) -> None:
     with connection, contextlib.suppress(OSError):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        kind, room = connection.recv(1), bytearray(1 << 20)
+        room = bytearray(1 << 20 if kind == STREAM else len(ASKED))
         if kind == STREAM:
             received = 0
             while count := connection.recv_into(room):
                 received += count
             connection.send(received.to_bytes(8))
-        while kind == REQUESTS and connection.recv_into(room, len(ASKED), socket.MSG_WAITALL):
+        while kind != STREAM and connection.recv_into(room, len(ASKED), socket.MSG_WAITALL):
             connection.send(ANSWERED)
 
 
@@ -126,7 +132,7 @@ def opened(address: str, port: int, options: argparse.Namespace) -> float:
     found = []
     for _ in range(options.requests // 4):
         began = time.perf_counter()
-        with begun(address, port, REQUESTS) as connection:
+        with begun(address, port, ONE) as connection:
             ask(connection)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, CUT)
         found.append(time.perf_counter() - began)
@@ -251,11 +257,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.3, help="of each stream")
     parser.add_argument("--requests", type=int, default=1000, help="of each batch")
     parser.add_argument("--services", type=int, default=1000)
+    parser.add_argument("--core", type=int, default=None, help="the core for all (the last)")
     parser.add_argument("--json", help="write the figures to this file")
     parser.add_argument("--serve", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         serve(options.serve)
+    pin(options.core)
     lab = Lab()
     with tempfile.TemporaryDirectory() as folder:
         try:
