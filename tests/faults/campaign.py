@@ -74,7 +74,7 @@ def play(case: Case, field: Field) -> Outcome:
             restarts = differences(before, field.containers())
             if restarts:
                 problems.append(f"{restarts} containers were restarted, removed or made")
-    except (AssertionError, LabError, OSError, TimeoutError) as error:
+    except Exception as error:  # whatever it is, it is what came of the case
         problems.append(f"{type(error).__name__}: {error}")
         traceback.print_exc()
         rescue(field)
@@ -121,10 +121,8 @@ def campaign(
     field: Field, chance: random.Random, *, budget: float, only: str, logs: Path, tell: Callable[[str], None]
 ) -> Iterator[Outcome]:
     """Rounds of cases until the budget (seconds) is spent."""
+    begin(field)
     end = time.monotonic() + budget
-    field.prepare()
-    for target in targets(field):
-        answered(field.cluster, "c1", target)
     while True:
         for case in deck(chance, only):
             if time.monotonic() > end:
@@ -134,6 +132,13 @@ def campaign(
             if outcome.problems:
                 keep_logs(field, logs / f"{case.name}-{time.strftime('%H%M%S')}")
             yield outcome
+
+
+def begin(field: Field) -> None:
+    """Make the services that cases watch, and see them served."""
+    field.prepare()
+    for target in targets(field):
+        answered(field.cluster, "c1", target)
 
 
 def describe(outcome: Outcome) -> str:

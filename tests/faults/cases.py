@@ -107,6 +107,7 @@ def engine(field: Field) -> None:
 
 
 def _node(field: Field, name: str) -> None:
+    field.settle(name)
     field.kill([name], "node")
     field.await_write()
     field.await_elsewhere(name)
@@ -206,6 +207,7 @@ def cut_bridge(field: Field) -> None:
 @case("cut-workers", "partitions")
 def cut_workers(field: Field) -> None:
     """Both workers are cut off for so long that they count as lost."""
+    field.settle(field.cluster.workers[0])
     field.strike(*field.cluster.workers)
     field.cut(field.cluster.workers)
     field.await_elsewhere(field.cluster.workers[0])

@@ -68,7 +68,7 @@ def _full(field: Field, name: str, *, leads: bool) -> None:
         field.strike(name)
         _fill(field, name)
         until(lambda: _says(field, name, "disk is full"), LONGEST, f"{name} says that its disk is full")
-        field.await_write()
+        field.await_write(since=time.monotonic())
         field.nap(0, 3)
         began = time.monotonic()
         _in(field, name, f"rm {OWN}/ballast")
@@ -168,8 +168,8 @@ def _spoil(field: Field, name: str, pattern: str) -> tuple[Path, bytes]:
 
 
 def _corrupt(field: Field, pattern: str) -> None:
-    """A follower's file is damaged while its daemon is down: it says so, serves nothing, and its containers
-    stay. Put back, it takes part again."""
+    """A follower's file is damaged while its daemon is down: it says so, and serves nothing. Put back, it takes
+    part again."""
     name = field.follower()
     field.kill([name], "daemon")
     path, whole = _spoil(field, name, pattern)
@@ -188,12 +188,14 @@ def damaged_journal(field: Field) -> None:
     _corrupt(field, "raft/journal/*.log")
 
 
-@case("damaged-key", "damaged files", keeps=True)
+@case("damaged-key", "damaged files")
 def damaged_key(field: Field) -> None:
+    """Without its identity, or without knowing who it is, a node does nothing at all, its agent neither: it
+    counts as lost."""
     _corrupt(field, "pki/identity.sealed")
 
 
-@case("damaged-record", "damaged files", keeps=True)
+@case("damaged-record", "damaged files")
 def damaged_record(field: Field) -> None:
     _corrupt(field, "node.json")
 

@@ -51,7 +51,7 @@ class Field:
         self.cluster.create(STEADY, "--replicas", str(REPLICAS), "-p", f"{PORT}:80")
         self.cluster.create(EVERY, "--mode", "global")
         self.cluster.create(
-            PULSE, "--replicas", "0", "--stop-grace-period", "1s", image="registry:5000/sleeper:1"
+            PULSE, "--replicas", "0", "--stop-grace-period", "1s", image="registry:5000/sleeper:latest"
         )
         until(self.whole, LONGEST, "the services run")
 
@@ -109,6 +109,15 @@ class Field:
             until(lambda old=leader: self.leader() != old, LONGEST, "another manager leads")
             self.cluster.start(leader, "daemon")
             until(self.whole, LONGEST, "the cluster is whole")
+
+    def settle(self, name: str) -> None:
+        """See to it that a replica runs on the node: after a loss they gather on the others."""
+        key = self.rows()[name]["ID"]
+        while key not in {task["NodeID"] for task in self.running(STEADY)}:
+            self.cluster.swarmpy("service", "update", "-d", "--force", STEADY, node=self.cluster.managers[0])
+            until(
+                lambda: len(self.running(STEADY)) == REPLICAS and self.whole(), LONGEST, "replicas are spread"
+            )
 
     # -------------------------------------------------- waiting
 

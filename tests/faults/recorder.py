@@ -32,6 +32,7 @@ PAUSE = 0.01
 IMAGE = "registry:5000/web:1"
 API = "/v1.41"
 NO_TASKS = {"Mode": {"Replicated": {"Replicas": 0}}, "TaskTemplate": {"ContainerSpec": {"Image": IMAGE}}}
+NAMED = quote(json.dumps({"name": ["book-"]}))
 FAILURES = (OSError, http.client.HTTPException)
 
 
@@ -103,9 +104,10 @@ class Recorder:
             for register in self.registers:
                 self._read(register, socket, f"m{place + 1} at the end")
             before = self.book.look()
-            status, body = self.ask(
-                socket, "GET", f"/services?filters={quote(json.dumps(NAMED))}", timeout=20
-            )
+            try:
+                status, body = self.ask(socket, "GET", f"/services?filters={NAMED}", timeout=20)
+            except FAILURES as error:
+                status, body = 0, error
             if status != 200:
                 self.refused.append(f"m{place + 1} cannot list services: {body!r}")
                 continue
@@ -251,6 +253,3 @@ class Recorder:
                 continue
             self.book.removal_acked(old)
             self._note(began)
-
-
-NAMED = {"name": ["book-"]}
