@@ -46,8 +46,8 @@ def small_disk(field: Field, name: str) -> Iterator[None]:
     finally:
         if nodes.program(field.lab, field.lab.node(name), "daemon") is not None:
             field.cluster.kill(name, "daemon")
-        _in(field, name, f"rm -f {OWN}/ballast && umount {STATE} && find {STATE} -mindepth 1 -delete"
-            f" && cp -a {OWN}/. {STATE}/ && umount {OWN} && rmdir {OWN}")  # fmt: skip
+        _in(field, name, f"rm -f {OWN}/ballast && umount -l {STATE} && find {STATE} -mindepth 1 -delete"
+            f" && cp -a {OWN}/. {STATE}/ && umount -l {OWN} && rmdir {OWN}")  # fmt: skip
         field.cluster.start(name, "daemon")
 
 
@@ -253,7 +253,7 @@ def clock(field: Field) -> None:
         _set(times[name], 0)
         field.cluster.kill(name, "daemon")
         under = ["env", f"LD_PRELOAD={FAKETIME}", f"FAKETIME_TIMESTAMP_FILE={times[name]}"]
-        under += ["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1"]
+        under += ["FAKETIME_CACHE_DURATION=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1"]
         labs.start(field.lab, field.lab.node(name), "daemon", under=under)
         until(field.whole, LONGEST, f"{name} runs with a clock of its own")
     try:
