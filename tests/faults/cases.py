@@ -56,7 +56,7 @@ def _daemons(field: Field, *names: str) -> None:
     field.start(names, "daemon")
 
 
-@case("daemon-leader", "kill -9 of daemons", keeps=True, weight=3)
+@case("daemon-leader", "kill -9 of daemons", keeps=True, weight=5)
 def daemon_leader(field: Field) -> None:
     _daemons(field, field.leader())
 
@@ -71,12 +71,12 @@ def daemon_worker(field: Field) -> None:
     _daemons(field, field.worker())
 
 
-@case("daemon-leader-and-workers", "kill -9 of daemons", keeps=True)
+@case("daemon-leader-and-workers", "kill -9 of daemons", keeps=True, weight=3)
 def daemon_leader_and_workers(field: Field) -> None:
     _daemons(field, field.leader(), *field.cluster.workers)
 
 
-@case("daemon-all", "kill -9 of daemons", keeps=True)
+@case("daemon-all", "kill -9 of daemons", keeps=True, weight=3)
 def daemon_all(field: Field) -> None:
     field.kill(field.members, "daemon")
     began = time.monotonic()
