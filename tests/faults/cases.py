@@ -81,7 +81,7 @@ def daemon_all(field: Field) -> None:
     field.kill(field.members, "daemon")
     began = time.monotonic()
     field.start(field.members, "daemon")
-    field.await_write("first write after all are started", began)
+    field.await_write("from starting them to the first write", began)
 
 
 @case("daemon-restarts", "restarts, one node after the other", keeps=True)
@@ -135,7 +135,7 @@ def node_all(field: Field) -> None:
     for name in field.chance.sample(field.members, len(field.members)):
         began = time.monotonic()
         field.start([name], "node")
-    field.await_write("first write after all are started", began)
+    field.await_write("from starting them to the first write", began)
 
 
 def _frozen(field: Field, name: str, least: float, most: float) -> None:

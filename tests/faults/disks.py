@@ -23,7 +23,8 @@ STATE = "/var/lib/swarmpy"
 OWN = "/run/small"
 ROOM = 6
 """Megabytes that the small disk has beside what the node keeps."""
-FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
+FAKETIME = "*/faketime/libfaketimeMT.so.1"
+"""Below /usr/lib, whatever the processor."""
 
 
 def _in(field: Field, name: str, script: str) -> str:
@@ -246,13 +247,15 @@ def damaged_agent(field: Field) -> None:
 def clock(field: Field) -> None:
     """The clocks of the leader and of another node jump by up to an hour, forth or back, and back again. Their
     daemons see another time by libfaketime; namespaces cannot move a clock."""
+    library = next(Path("/usr/lib").glob(FAKETIME))
     leader = field.leader()
     names = [leader, field.chance.choice(field.others(leader))]
     times = {name: field.home(name).with_name("clock") for name in names}
     for name in reversed(names):
         _set(times[name], 0)
         field.cluster.kill(name, "daemon")
-        under = ["env", f"LD_PRELOAD={FAKETIME}", f"FAKETIME_TIMESTAMP_FILE={times[name]}"]
+        under = ["env", f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={times[name]}"]
+        # It reads the file at most once a second: at each look at the clock, that alone would stall a daemon.
         under += ["FAKETIME_CACHE_DURATION=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1"]
         labs.start(field.lab, field.lab.node(name), "daemon", under=under)
         until(field.whole, LONGEST, f"{name} runs with a clock of its own")

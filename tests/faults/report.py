@@ -16,7 +16,9 @@ from tests.faults.campaign import Outcome
 PAGE = Path(__file__).resolve().parents[2] / "docs/reference/reliability.md"
 BEGIN = "<!-- written by `python -m tests.faults --write`: begin -->"
 END = "<!-- end -->"
-FAILOVER = "next write"
+FAILOVER, ELSEWHERE, DAEMONS = "next write", "replicas elsewhere", "daemons killed"
+FAILOVERS = ("daemon-leader", "daemon-leader-and-workers", "node-leader")
+LOSSES = ("node-leader", "node-follower", "node-worker")
 
 
 def load(path: Path) -> list[Outcome]:
@@ -84,14 +86,25 @@ def _totals(outcomes: Sequence[Outcome]) -> list[str]:
     for one in outcomes:
         for what, number in one.counts.items():
             counts[what] = counts.get(what, 0) + number
-    bad = sum(bool(one.problems) for one in outcomes)
+    kept = [one for one in outcomes if one.restarts is not None]
+    killed = sum(one.counts.get(DAEMONS, 0) for one in kept)
+    done = ", ".join(f"{what} {number}" for what, number in sorted(counts.items()))
     return [
-        f"In all {len(outcomes)} cases, {sum(one.seconds for one in outcomes) / 60:.0f} minutes, "
-        f"{sum(one.acked for one in outcomes):,} acknowledged writes, {sum(one.reads for one in outcomes):,} reads, "
-        f"{bad} cases with a problem. Done: "
-        + ", ".join(f"{what} {number}" for what, number in sorted(counts.items()))
-        + "."
+        f"- In all {len(outcomes)} cases in {sum(one.seconds for one in outcomes) / 60:.0f} minutes, "
+        f"{sum(bool(one.problems) for one in outcomes)} of them with a problem: {done}.",
+        f"- {sum(one.acked for one in outcomes):,} acknowledged writes and "
+        f"{sum(one.reads for one in outcomes):,} reads; contradictions are problems.",
+        f"- {sum(one.restarts or 0 for one in kept)} containers touched by {killed} kills of daemons"
+        f" (and {sum(not one.counts.get(DAEMONS) for one in kept)} other cases that must not touch any).",
+        *_combined(outcomes, FAILOVER, FAILOVERS, "Failover, {} kills of the leader's daemon or machine"),
+        *_combined(outcomes, ELSEWHERE, LOSSES, "Replicas elsewhere, {} kills of a machine"),
     ]
+
+
+def _combined(outcomes: Sequence[Outcome], what: str, cases: Sequence[str], words: str) -> list[str]:
+    """One line for a figure over several cases."""
+    values = [one.figures[what] for one in outcomes if one.case in cases and what in one.figures]
+    return [f"- {words.format(len(values))}: {spread(values)} s."] if values else []
 
 
 def _others(groups: Iterable[Sequence[Outcome]]) -> list[str]:
