@@ -15,10 +15,12 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
+from types import FrameType
 
 import tests.faults.disks  # noqa: F401 - its cases register themselves
 from swarmpy.lab import lab as labs
@@ -57,6 +59,10 @@ def main() -> int:
     return 1 if named(outcomes) else 0
 
 
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults",
@@ -82,6 +88,8 @@ def _asked() -> argparse.Namespace:
 
 def _run(asked: argparse.Namespace) -> list[Outcome]:
     name, began = f"faults-{os.getpid()}", time.monotonic()
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell began it in the background, deaf
+        signal.signal(number, _interrupt)
 
     def tell(line: str) -> None:
         print(f"[{time.monotonic() - began:6.1f}s] {line}", flush=True)

@@ -52,7 +52,7 @@ def case(
 def _daemons(field: Field, *names: str) -> None:
     field.kill(names, "daemon")
     field.await_write()
-    field.nap(0, 1)
+    field.nap(0, 0.3)
     field.start(names, "daemon")
 
 
@@ -90,6 +90,7 @@ def daemon_restarts(field: Field) -> None:
     for name in field.chance.sample(field.members, len(field.members)):
         node = field.lab.node(name)
         field.strike(name)
+        field.leaves(name)
         nodes.signal_program(field.lab, node, "daemon", signal.SIGTERM)
         until(lambda node=node: nodes.program(field.lab, node, "daemon") is None, 20, f"{name}'s daemon ends")
         field.start([name], "daemon")
@@ -282,22 +283,22 @@ def loss_20(field: Field) -> None:
 def _steal(field: Field, thief: str, owner: str) -> None:
     """The thief's daemon runs with a copy of all that the owner's has on its disk, beside the owner."""
     state, kept = field.home(thief), field.home(thief).with_name("kept")
-    field.cluster.kill(thief, "daemon")
+    field.end(thief)
     kept.mkdir()
     _move(state, kept)
     try:
         shutil.copytree(field.home(owner), state, dirs_exist_ok=True)
         field.strike(owner, thief)
-        field.cluster.start(thief, "daemon")
+        field.start([thief], "daemon")
         field.count("identities stolen")
         field.nap(4, 8)
         field.await_write()
-        field.cluster.kill(thief, "daemon")
+        field.end(thief)
     finally:
         _empty(state)
         _move(kept, state)
         kept.rmdir()
-    field.cluster.start(thief, "daemon")
+    field.start([thief], "daemon")
 
 
 def _move(source, target) -> None:

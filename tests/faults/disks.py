@@ -36,20 +36,20 @@ def _in(field: Field, name: str, script: str) -> str:
 @contextmanager
 def small_disk(field: Field, name: str) -> Iterator[None]:
     """The node's state lies on a file system of a few megabytes of its own."""
-    field.cluster.kill(name, "daemon")
+    field.end(name)
     kept = int(_in(field, name, f"du -sm {STATE}").split()[0])
     _in(field, name, f"mkdir {OWN} && mount -t tmpfs -o size={kept + ROOM}m small {OWN}"
         f" && cp -a {STATE}/. {OWN}/ && mount --bind {OWN} {STATE}")  # fmt: skip
     try:
-        field.cluster.start(name, "daemon")
+        field.start([name], "daemon")
         until(field.whole, LONGEST, f"{name} runs on a small disk")
         yield
     finally:
         if nodes.program(field.lab, field.lab.node(name), "daemon") is not None:
-            field.cluster.kill(name, "daemon")
+            field.end(name)
         _in(field, name, f"rm -f {OWN}/ballast && umount -l {STATE} && find {STATE} -mindepth 1 -delete"
             f" && cp -a {OWN}/. {STATE}/ && umount -l {OWN} && rmdir {OWN}")  # fmt: skip
-        field.cluster.start(name, "daemon")
+        field.start([name], "daemon")
 
 
 def _fill(field: Field, name: str) -> None:
@@ -178,7 +178,7 @@ def _corrupt(field: Field, pattern: str) -> None:
     until(lambda: field.info(name)["LocalNodeState"] == "error", 20, f"{name} notices damage in {path.name}")
     field.await_write()
     field.nap(0, 2)
-    field.cluster.kill(name, "daemon")
+    field.end(name)
     path.write_bytes(whole)
     field.start([name], "daemon")
     field.count("files damaged")
@@ -253,11 +253,11 @@ def clock(field: Field) -> None:
     times = {name: field.home(name).with_name("clock") for name in names}
     for name in reversed(names):
         _set(times[name], 0)
-        field.cluster.kill(name, "daemon")
+        field.end(name)
         under = ["env", f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={times[name]}"]
         # It reads the file at most once a second: at each look at the clock, that alone would stall a daemon.
         under += ["FAKETIME_CACHE_DURATION=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1"]
-        labs.start(field.lab, field.lab.node(name), "daemon", under=under)
+        field.start([name], "daemon", under=under)
         until(field.whole, LONGEST, f"{name} runs with a clock of its own")
     try:
         if field.leader() not in names:

@@ -44,6 +44,9 @@ class Field:
         self.counts: dict[str, int] = {}
         """What it did, by name."""
         self.problems: list[str] = []
+        self.away = 0.0
+        """How long a node's daemon or Engine was away, at most: see campaign.PATIENCE."""
+        self._gone: dict[str, float] = {}
         self._pulses = 0
 
     def prepare(self) -> None:
@@ -58,6 +61,7 @@ class Field:
     def begin(self) -> None:
         """A case begins."""
         self.figures, self.counts, self.problems, self.struck, self.struck_at = {}, {}, [], [], 0.0
+        self.away, self._gone = 0.0, {}
 
     # -------------------------------------------------- doing
 
@@ -72,16 +76,35 @@ class Field:
     def kill(self, names: Sequence[str], what: str) -> None:
         """Strike: kill -9."""
         self.strike(*names)
-        self.at_once(lambda name: self.cluster.kill(name, what), names)
+        self.at_once(lambda name: self.end(name, what), names)
         self.count(f"{what}s killed", len(names))
 
-    def start(self, names: Sequence[str], what: str) -> None:
-        self.at_once(lambda name: self.cluster.start(name, what), names)
+    def end(self, name: str, what: str = "daemon") -> None:
+        """kill -9, as a part of a case."""
+        self.leaves(name)
+        self.cluster.kill(name, what)
+
+    def start(self, names: Sequence[str], what: str, *, under: Sequence[str] = ()) -> None:
+        """Start what was killed. What they are told to run meanwhile they had better be back in time for."""
+
+        def begin(name: str) -> None:
+            labs.start(self.lab, self.lab.node(name), what, under=under)
+            self.returns(name)
+
+        self.at_once(begin, names)
 
     def restart_daemon(self, name: str) -> None:
         """kill -9 and start, as a part of a preparation."""
-        self.cluster.kill(name, "daemon")
-        self.cluster.start(name, "daemon")
+        self.end(name)
+        self.start([name], "daemon")
+
+    def leaves(self, name: str) -> None:
+        """From now on the node's daemon, or its Engine, does nothing."""
+        self._gone[name] = time.monotonic()
+
+    def returns(self, name: str) -> None:
+        """It is back."""
+        self.away = max(self.away, time.monotonic() - self._gone.pop(name, time.monotonic()))
 
     def at_once(self, work: Callable[[str], object], names: Iterable[str]) -> None:
         with ThreadPoolExecutor(max_workers=16) as pool:
@@ -97,17 +120,19 @@ class Field:
         return self.lab.home(self.lab.node(name)) / "swarmpy"
 
     def freeze(self, name: str) -> None:
+        self.leaves(name)
         labs.freeze(self.lab, self.lab.node(name), "daemon")
 
     def thaw(self, name: str) -> None:
         labs.thaw(self.lab, self.lab.node(name), "daemon")
+        self.returns(name)
 
     def lead(self, name: str) -> None:
         """Have this manager lead, by killing the leader's daemon until it does."""
         while (leader := self.leader()) != name:
-            self.cluster.kill(leader, "daemon")
+            self.end(leader)
             until(lambda old=leader: self.leader() != old, LONGEST, "another manager leads")
-            self.cluster.start(leader, "daemon")
+            self.start([leader], "daemon")
             until(self.whole, LONGEST, "the cluster is whole")
 
     def settle(self, name: str) -> None:

@@ -95,7 +95,8 @@ def _totals(outcomes: Sequence[Outcome]) -> list[str]:
         f"- {sum(one.acked for one in outcomes):,} acknowledged writes and "
         f"{sum(one.reads for one in outcomes):,} reads; contradictions are problems.",
         f"- {sum(one.restarts or 0 for one in kept)} containers touched by {killed} kills of daemons"
-        f" (and {sum(not one.counts.get(DAEMONS) for one in kept)} other cases that must not touch any).",
+        f", that of {sum(one.late for one in outcomes)} cases not judged, since a daemon took longer to start than "
+        f"a node may be away (and {sum(not one.counts.get(DAEMONS) for one in kept)} other cases that must not touch any).",
         *_combined(outcomes, FAILOVER, FAILOVERS, "Failover, {} kills of the leader's daemon or machine"),
         *_combined(outcomes, ELSEWHERE, LOSSES, "Replicas elsewhere, {} kills of a machine"),
     ]
