@@ -71,7 +71,13 @@ def _asked() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=1, help="of the order, the victims and the lengths")
     parser.add_argument("--budget", type=float, default=600, help="seconds (default: %(default)s)")
-    parser.add_argument("--only", default="", metavar="KIND", help="cases or families whose name holds this")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[""],
+        metavar="KIND",
+        help="cases or families whose name holds one of these",
+    )
     parser.add_argument("--list", action="store_true", help="name the cases")
     parser.add_argument(
         "--results", type=Path, help="append outcomes to this file; the table is of all it holds"

@@ -50,9 +50,9 @@ class Outcome(msgspec.Struct, kw_only=True):
     """A daemon was away for so long that its node counted as lost (PATIENCE)."""
 
 
-def deck(chance: random.Random, only: str) -> list[Case]:
+def deck(chance: random.Random, only: Sequence[str]) -> list[Case]:
     """One round: the chosen cases as often as they weigh, shuffled."""
-    chosen = [one for one in CASES.values() if only in one.name or only in one.family]
+    chosen = [one for one in CASES.values() if any(word in one.name or word in one.family for word in only)]
     cards = [one for one in chosen for _ in range(one.weight)]
     chance.shuffle(cards)
     return cards
@@ -124,7 +124,13 @@ def rescue(field: Field) -> None:
 
 
 def campaign(
-    field: Field, chance: random.Random, *, budget: float, only: str, logs: Path, tell: Callable[[str], None]
+    field: Field,
+    chance: random.Random,
+    *,
+    budget: float,
+    only: Sequence[str],
+    logs: Path,
+    tell: Callable[[str], None],
 ) -> Iterator[Outcome]:
     """Rounds of cases until the budget (seconds) is spent."""
     begin(field)
