@@ -23,10 +23,10 @@ from tests.e2e.traffic import answered, traffic
 from tests.faults.cases import CASES, Case
 from tests.faults.field import LONGEST, PORT, Containers, Field
 
-PATIENCE = 3.5
-"""Seconds: a node whose daemon is away for longer may be taken for lost before it has joined again (4.5 s with the
-default heartbeat), and then its replicas run elsewhere. On a machine with too much to do a daemon takes as long to
-start; containers are not judged then, and the outcome says so (`late`)."""
+PATIENCE = 4.4
+"""Seconds: a node that the cluster does not hear of for longer counts as lost (4.5 s with the default heartbeat), and
+then its replicas run elsewhere. On a machine with too much to do a daemon takes as long to start; containers are not
+judged then, and the outcome says so (`late`)."""
 RATE = 20.0
 """Requests a second to the published port, meanwhile."""
 

@@ -289,7 +289,7 @@ def _steal(field: Field, thief: str, owner: str) -> None:
     try:
         shutil.copytree(field.home(owner), state, dirs_exist_ok=True)
         field.strike(owner, thief)
-        field.start([thief], "daemon")
+        field.start([thief], "daemon", joins=False)
         field.count("identities stolen")
         field.nap(4, 8)
         field.await_write()

@@ -168,13 +168,13 @@ def _spoil(field: Field, name: str, pattern: str) -> tuple[Path, bytes]:
     return path, whole
 
 
-def _corrupt(field: Field, pattern: str) -> None:
+def _corrupt(field: Field, pattern: str, *, works: bool = True) -> None:
     """A follower's file is damaged while its daemon is down: it says so, and serves nothing. Put back, it takes
-    part again."""
+    part again. `works`: its agent goes on."""
     name = field.follower()
     field.kill([name], "daemon")
     path, whole = _spoil(field, name, pattern)
-    field.start([name], "daemon")
+    field.start([name], "daemon", joins=works)
     until(lambda: field.info(name)["LocalNodeState"] == "error", 20, f"{name} notices damage in {path.name}")
     field.await_write()
     field.nap(0, 2)
@@ -193,12 +193,12 @@ def damaged_journal(field: Field) -> None:
 def damaged_key(field: Field) -> None:
     """Without its identity, or without knowing who it is, a node does nothing at all, its agent neither: it
     counts as lost."""
-    _corrupt(field, "pki/identity.sealed")
+    _corrupt(field, "pki/identity.sealed", works=False)
 
 
 @case("damaged-record", "damaged files")
 def damaged_record(field: Field) -> None:
-    _corrupt(field, "node.json")
+    _corrupt(field, "node.json", works=False)
 
 
 @case("damaged-snapshot", "damaged files", keeps=True)

@@ -84,11 +84,15 @@ class Field:
         self.leaves(name)
         self.cluster.kill(name, what)
 
-    def start(self, names: Sequence[str], what: str, *, under: Sequence[str] = ()) -> None:
-        """Start what was killed. What they are told to run meanwhile they had better be back in time for."""
+    def start(
+        self, names: Sequence[str], what: str, *, under: Sequence[str] = (), joins: bool = True
+    ) -> None:
+        """Start what was killed; returns once the cluster hears of the nodes again, where they join it."""
 
         def begin(name: str) -> None:
             labs.start(self.lab, self.lab.node(name), what, under=under)
+            if joins:
+                until(lambda: self.ready(name), LONGEST, f"{name} is ready again")
             self.returns(name)
 
         self.at_once(begin, names)
@@ -125,6 +129,8 @@ class Field:
 
     def thaw(self, name: str) -> None:
         labs.thaw(self.lab, self.lab.node(name), "daemon")
+        if name in self._gone:
+            until(lambda: self.ready(name), LONGEST, f"{name} is ready again")
         self.returns(name)
 
     def lead(self, name: str) -> None:
@@ -209,6 +215,10 @@ class Field:
     def rows(self) -> dict[str, dict[str, Any]]:
         """Nodes by name."""
         return {one["Description"]["Hostname"]: one for one in self.get("/nodes")}
+
+    def ready(self, name: str) -> bool:
+        """Whether the cluster hears of the node."""
+        return bool(self.rows()[name]["Status"]["State"] == "ready")
 
     def leader(self) -> str:
         """Its name; waits for one."""
