@@ -13,16 +13,11 @@ import struct
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
-from typing import cast
 
 import aiohttp
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import RawTestServer
 
 from swarmpy.adapters.wire import TlsWire, WireSettings, bootstrap_call, codec, dialer, fetch_bundle
-from swarmpy.adapters.wire.gate import Gate
-from swarmpy.adapters.wire.server import WireServer
 from swarmpy.pki import rpc
 from swarmpy.pki.ca import digest
 from swarmpy.pki.identity import Identity, bootstrap_context
@@ -224,24 +219,6 @@ async def test_what_a_bad_node_says_on_a_channel(town: Town, server: TlsWire, ki
     tracemalloc.stop()
     assert held < 80 * MIB
     await answers(town, server)
-
-
-async def test_a_node_that_hangs_up_while_its_channel_is_opened(caplog: pytest.LogCaptureFixture) -> None:
-    """As all do at once when the leader that they dialled has too much to do: by the time that it looks at the
-    request, they are gone."""
-    wire = WireServer(cast(Gate, None), WireSettings(), set())  # nobody gets as far as the gate
-
-    async def late(request: web.BaseRequest) -> web.StreamResponse:
-        assert request.transport is not None
-        request.transport.close()
-        return await wire.handle(request)
-
-    async with RawTestServer(late) as server:
-        reader, writer = await asyncio.open_connection(str(server.host), server.port)
-        writer.write(HANDSHAKE)
-        assert await reader.read() == b""
-        writer.close()
-    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_bodies_that_trickle_do_not_hold_others_up(town: Town, server: TlsWire) -> None:

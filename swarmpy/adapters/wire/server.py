@@ -144,10 +144,7 @@ class WireServer:
         if not socket.can_prepare(request):
             refusal = codec.refuse(rpc.BAD_REQUEST, "channels are opened by websocket")
             return _reply(400, codec.pack_refusal(refusal))
-        try:
-            await socket.prepare(request)
-        except ConnectionResetError:  # the caller has hung up, and hears no answer
-            return _reply(400, codec.pack_refusal(codec.refuse(rpc.BAD_REQUEST, "the connection is gone")))
+        await socket.prepare(request)
         try:
             peer, not_after = self._gate.look(request.transport)
             self._gate.charge(peer)
