@@ -24,6 +24,7 @@ missing_packages() {
     done
     # a kernel of its own for tests; Debian builds it for this machine type only
     if [ "$(uname -m)" = x86_64 ]; then has linux.uml || echo user-mode-linux; fi
+    has mkfs.ext4 || echo e2fsprogs # its power is cut while it writes to a disk of its own
     # It needs a helper on processors with AMX: tests/uml/registers.c
     if grep -qw amx_tile /proc/cpuinfo; then has cc || printf '%s\n' gcc libc6-dev; fi
     static_busybox || echo busybox-static

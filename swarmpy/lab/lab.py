@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -152,8 +153,9 @@ def kill(lab: Lab, node: Node, what: str) -> None:
         nodes.kill_program(lab, node, what)
 
 
-def start(lab: Lab, node: Node, what: str) -> None:
-    """Start a node with all that belongs on it, or its Engine or its daemon."""
+def start(lab: Lab, node: Node, what: str, *, under: Sequence[str] = ()) -> None:
+    """Start a node with all that belongs on it, or its Engine or its daemon. `under`: words before the
+    daemon's command line, such as `env NAME=VALUE`."""
     if what == "node":
         switch = nodes.must_run(lab, lab.node(SWITCH))
         network.plug(lab, node, nodes.boot(lab, node), switch)
@@ -164,7 +166,7 @@ def start(lab: Lab, node: Node, what: str) -> None:
     if node.has_engine and what in ("node", "engine"):
         nodes.start_engine(lab, node)
     if node.has_engine and (what == "daemon" or (what == "node" and lab.cluster)):
-        nodes.start_daemon(lab, node)
+        nodes.start_daemon(lab, node, under=under)
 
 
 def _need_engine_node(node: Node, what: str) -> None:
@@ -184,6 +186,23 @@ def partition(lab: Lab, names: Sequence[str], others: Sequence[str], *, one_way:
         raise LabError("there is no other node to cut off from; name some with --from")
     switch = nodes.must_run(lab, lab.node(SWITCH))
     return network.cut(lab, switch, near, far, one_way=one_way)
+
+
+def lose(lab: Lab, names: Sequence[str], percent: float) -> None:
+    """Lose so many per cent of the frames to and from the nodes, by chance, until `heal`."""
+    network.lose(lab, nodes.must_run(lab, lab.node(SWITCH)), [lab.node(name).name for name in names], percent)
+
+
+def freeze(lab: Lab, node: Node, what: str) -> None:
+    """Stop a node's "engine" or "daemon" where it is (SIGSTOP), until `thaw`."""
+    _need_engine_node(node, what)
+    nodes.signal_program(lab, node, what, signal.SIGSTOP)
+
+
+def thaw(lab: Lab, node: Node, what: str) -> None:
+    """Let it go on."""
+    _need_engine_node(node, what)
+    nodes.signal_program(lab, node, what, signal.SIGCONT)
 
 
 def heal(lab: Lab) -> None:

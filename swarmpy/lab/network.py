@@ -4,14 +4,15 @@ What belongs here: links, addresses and cuts of the underlay. What does not: any
 
 The switch is a namespace with a bridge; each node's eth0 is the far end of a port named like the node.
 Cuts are drop rules between ports, in the switch: no node can undo or even see them, they outlive a node's
-restart, and they stop everything, ARP included. Nothing is added to this machine's own network, but for the
-host's cable (`host_link`), which is made only on request.
+restart, and they stop everything, ARP included. Cables that lose frames at random are made the same way.
+Nothing is added to this machine's own network, but for the host's cable (`host_link`), which is made only on
+request.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from swarmpy.lab.layout import SWITCH, Lab, Node, locked
@@ -102,27 +103,44 @@ def cut(
                 wanted.add((near, far))
                 if not one_way:
                     wanted.add((far, near))
-        _enforce(lab, switch, sorted(wanted))
+        _enforce(lab, switch, sorted(wanted), losses(lab))
     return cuts(lab)
 
 
-def mend(lab: Lab, switch: Process) -> None:
-    """Undo all cuts."""
+def losses(lab: Lab) -> dict[str, float]:
+    """Per cent of the frames that are lost now in each direction of a node's cable, by the node's name."""
+    path = lab.folder / "losses.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def lose(lab: Lab, switch: Process, nodes: Sequence[str], percent: float) -> None:
+    """From now on lose so many of the frames to and from `nodes`, each by chance of its own."""
     with locked(lab.folder / "lab.json"):
-        _enforce(lab, switch, [])
+        _enforce(lab, switch, cuts(lab), losses(lab) | dict.fromkeys(nodes, percent))
 
 
-def _enforce(lab: Lab, switch: Process, wanted: Sequence[Cut]) -> None:
-    rules = "\n".join(f'iifname "{near}" oifname "{far}" drop;' for near, far in wanted)
+def mend(lab: Lab, switch: Process) -> None:
+    """Undo all cuts and losses."""
+    with locked(lab.folder / "lab.json"):
+        _enforce(lab, switch, [], {})
+
+
+def _enforce(lab: Lab, switch: Process, wanted: Sequence[Cut], lost: Mapping[str, float]) -> None:
+    rules = [f'iifname "{near}" oifname "{far}" drop' for near, far in wanted]
+    for node, percent in lost.items():
+        chance = f"numgen random mod 1000 < {round(10 * percent)} drop"
+        rules += [f'{side} "{node}" {chance}' for side in ("iifname", "oifname")]
+    lines = "\n".join(rules)
     table = (
         "table bridge lab\ndelete table bridge lab\ntable bridge lab {\nchain cuts {\n"
-        f"type filter hook forward priority 0;\n{rules}\n}}\n}}\n"
+        f"type filter hook forward priority 0;\n{lines}\n}}\n}}\n"
     )
     run(["nsenter", "-t", str(switch.pid), "-n", "nft", "-f", "-"], text=table)
-    _save(lab.folder / "cuts.json", wanted)
+    _save(lab.folder / "cuts.json", list(wanted))
+    _save(lab.folder / "losses.json", dict(lost))
 
 
-def _save(path: Path, wanted: Sequence[Cut]) -> None:
+def _save(path: Path, wanted: object) -> None:
     aside = path.with_suffix(".new")
     aside.write_text(json.dumps(wanted))
     aside.rename(path)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import swarmpy
@@ -145,9 +146,9 @@ def start_engine(lab: Lab, node: Node) -> None:
     _start(lab, node, "engine", [*command, "--pidfile", "/run/docker.pid"], socket)
 
 
-def start_daemon(lab: Lab, node: Node) -> None:
-    """Start the node's swarmpy daemon and wait until it answers."""
-    command = [sys.executable, "-m", "swarmpy", "daemon", "--state-dir", "/var/lib/swarmpy"]
+def start_daemon(lab: Lab, node: Node, *, under: Sequence[str] = ()) -> None:
+    """Start the node's swarmpy daemon and wait until it answers. `under`: words before its command line."""
+    command = [*under, sys.executable, "-m", "swarmpy", "daemon", "--state-dir", "/var/lib/swarmpy"]
     command += ["--socket", "/run/swarmpy/swarmpy.sock", "--engine", "unix:///run/docker.sock"]
     command += ["--balancer", lab.balancer]
     _start(lab, node, "daemon", command, swarmpy_socket(lab, node))
@@ -183,6 +184,14 @@ def kill_program(lab: Lab, node: Node, what: str) -> None:
     if process is None:
         raise LabError(f"the {what} of node {node.name} does not run")
     process.end()
+
+
+def signal_program(lab: Lab, node: Node, what: str, number: signal.Signals) -> None:
+    """Send one program of the node a signal. Raises LabError where it does not run."""
+    process = program(lab, node, what)
+    if process is None:
+        raise LabError(f"the {what} of node {node.name} does not run")
+    os.kill(process.pid, number)
 
 
 def _start(lab: Lab, node: Node, what: str, command: list[str], socket: Path | None) -> None:

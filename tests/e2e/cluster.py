@@ -107,13 +107,7 @@ class Cluster:
     def tidy(self) -> None:
         """Whatever a test did: all nodes run and are Ready, active, with their first roles; no services."""
         labs.heal(self.lab)
-        for row in labs.status(self.lab):
-            if row["state"] == "down":
-                self.start(row["node"], "node")
-                continue
-            for what in ("engine", "daemon"):
-                if row[what] == "down":
-                    self.start(row["node"], what)
+        self.power()
         until(self._whole, 45, "all nodes are Ready again")
         names = self.swarmpy("service", "ls", "--format", "{{.Name}}").stdout.split()
         if names:
@@ -121,6 +115,16 @@ class Cluster:
         for name, row in self.nodes().items():
             if row["Availability"] != "Active":
                 self.swarmpy("node", "update", "--availability", "active", name)
+
+    def power(self) -> None:
+        """Start whatever of the lab does not run."""
+        for row in labs.status(self.lab):
+            if row["state"] == "down":
+                self.start(row["node"], "node")
+                continue
+            for what in ("engine", "daemon"):
+                if row[what] == "down":
+                    self.start(row["node"], what)
 
     def _whole(self) -> bool:
         asked = self.swarmpy("node", "ls", "--format", "json", check=False)

@@ -16,6 +16,8 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 
 from tests.raft.one_member import leading, make
 
@@ -23,6 +25,7 @@ WRITERS = 8
 
 
 async def child(folder: str, out: int, first: int, *, bulk: bool) -> None:
+    """Open the log, say what it holds, and write for ever."""
     log, machine = make(folder, bulk=bulk)
     await log.start()
     await leading(log)
@@ -52,7 +55,7 @@ def spawn(folder: str, first: int, *, bulk: bool) -> tuple[int, int]:
     return process, back
 
 
-def watch(process: int, back: int, acks: int, seconds: float) -> list[str]:
+def watch(back: int, acks: int, seconds: float, kill: Callable[[], None]) -> list[str]:
     """Listen until so many lines came or the time is over; then kill, and read what was still said."""
     said = b""
     until = time.monotonic() + seconds
@@ -61,12 +64,17 @@ def watch(process: int, back: int, acks: int, seconds: float) -> list[str]:
             piece = os.read(back, 65536)
             assert piece, "the child ended by itself"
             said += piece
-    os.kill(process, signal.SIGKILL)
+    kill()
     while piece := os.read(back, 65536):
         said += piece
     os.close(back)
-    os.waitpid(process, 0)
     return said[: said.rfind(b"\n") + 1].decode().splitlines()
+
+
+def slay(process: int) -> None:
+    """kill -9, and see it gone."""
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
 
 
 def check(held: list[int], acked: set[int], sent: int) -> None:
@@ -84,7 +92,8 @@ def main(folder: str, seed: int, rounds: int) -> None:
         early = number % 4 == 3
         acks = chance.randint(1, 250)
         process, back = spawn(folder, sent, bulk=number % 2 == 1)
-        lines = watch(process, back, 10**9 if early else acks, chance.uniform(0.0, 0.05) if early else 30.0)
+        moment = chance.uniform(0.0, 0.05) if early else 30.0
+        lines = watch(back, 10**9 if early else acks, moment, partial(slay, process))
         if lines:
             opened += 1
             assert lines[0].startswith("held ")
@@ -93,7 +102,7 @@ def main(folder: str, seed: int, rounds: int) -> None:
         acked |= set(said)
         sent = max([sent, *said]) + WRITERS + 1 + 1000  # numbers in flight are never used again
     process, back = spawn(folder, sent, bulk=False)
-    lines = watch(process, back, 2, 30.0)
+    lines = watch(back, 2, 30.0, partial(slay, process))
     check(json.loads(lines[0][5:]), acked, sent)
     snapshots = len(os.listdir(os.path.join(folder, "raft/snapshot")))
     print(json.dumps({"acked": len(acked), "opened": opened, "snapshots": snapshots}))

@@ -1,8 +1,8 @@
 """Another kernel, as a process: Debian's User-mode Linux, which has what this machine's kernel may lack (IPVS,
 VXLAN, netem), with this machine's files read-only as its root.
 
-What belongs here: booting it, running one command in it, its output and status, and its end. What does not:
-what is tested there. A machine lives as long as one command. Where it cannot run, MachineError says what is
+What belongs here: booting it, running one command in it, its output and status, its end, and a disk of its own that
+outlives it (`running`). What does not: what is tested there. A machine lives as long as one command. Where it cannot run, MachineError says what is
 missing; nothing is skipped. It leaves no process and no file behind, whatever happens to it.
 
 Where SWARMPY_KERNEL is `here` no machine is started: the command runs on this kernel, which then is one of
@@ -19,8 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 KERNEL = "linux.uml"
 MODULES = Path("/usr/lib/uml/modules")
 REGISTERS = Path(__file__).with_name("registers.c")
+VOICE = "/dev/ttyS0"
+"""In a machine: where its command speaks to the outside (see `running`)."""
+DISK = "/run/disk"
+"""In a machine: its own disk."""
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _INIT = """#!/bin/sh
@@ -46,6 +50,7 @@ chmod 755 /run/uml/modprobe
 echo /run/uml/modprobe > /proc/sys/kernel/modprobe
 mount -t hostfs none /run/out -o {out}
 ip link set lo up
+{disk}
 {work}
 echo $? > /run/out/status
 sync
@@ -131,6 +136,57 @@ def python(code: str, **more) -> Done:
     return run([sys.executable, "-c", code], **more)
 
 
+class Running:
+    """A machine under way. `voice`: the end of a pipe (to be closed by whoever reads it) where that arrives which its
+    command writes to VOICE, at once."""
+
+    def __init__(self, process: subprocess.Popen[bytes], voice: int) -> None:
+        self._process = process
+        self.voice = voice
+
+    def cut(self) -> None:
+        """The power is gone: kill -9 the kernel. What it had not yet written to its disk is lost with it."""
+        _end(self._process)
+
+
+@contextmanager
+def running(command: Sequence[str], *, disk: Path, memory: str = "512M") -> Iterator[Running]:
+    """Boot with the image of an ext4 file system mounted on DISK, begin the command in the project's folder, and do
+    not wait for it. The machine ends with the block. What is written to the image stays, as far as the machine's
+    kernel wrote it: this machine's page cache survives. Raises MachineError."""
+    if lacks := missing():
+        raise MachineError("User-mode Linux cannot run: " + "; ".join(lacks))
+    with tempfile.TemporaryDirectory(prefix="swarmpy-uml-") as place:
+        voice, speaks = os.pipe()
+        mount = f"mkdir {DISK} && mount -t ext4 /dev/ubda {DISK}"
+        line, environment = _prepare(Path(place), _work(command, (), {}), memory, mount)
+        with (Path(place) / "console").open("wb") as printed:
+            process = subprocess.Popen(
+                [*line, f"ubd0={disk}", f"ssl0=null,fd:{speaks}"], stdin=subprocess.DEVNULL, stdout=printed,
+                stderr=subprocess.STDOUT, start_new_session=True, env=environment, pass_fds=(speaks,),
+            )  # fmt: skip
+        os.close(speaks)
+        try:
+            yield Running(process, voice)
+        except BaseException:
+            print(_shown(Path(place) / "out", Path(place) / "console"), file=sys.stderr)
+            raise
+        finally:
+            _end(process)
+
+
+def image(path: Path, megabytes: int = 64) -> None:
+    """Make the image of an empty ext4 file system."""
+    program = shutil.which("mkfs.ext4", path=_PATH)
+    if program is None:
+        raise MachineError("mkfs.ext4 is not installed: apt-get install e2fsprogs")
+    done = subprocess.run(
+        [program, "-q", "-F", str(path), f"{megabytes}M"], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise MachineError(f"mkfs.ext4 failed: {done.stderr}")
+
+
 def _work(command: Sequence[str], modules: Sequence[str], environment: Mapping[str, str]) -> str:
     given = {
         "HOME": "/run",
@@ -146,11 +202,12 @@ def _work(command: Sequence[str], modules: Sequence[str], environment: Mapping[s
     return f"cd {shlex.quote(str(ROOT))} && {load}env {settings} {shlex.join(command)} > /run/out/output 2>&1"
 
 
-def _boot(place: Path, work: str, deadline: float, memory: str) -> Done:
+def _prepare(place: Path, work: str, memory: str, disk: str = "") -> tuple[list[str], dict[str, str]]:
+    """The first program of a machine whose files are at `place`; the command line that boots it, its environment."""
     out, init = place / "out", place / "init"
     out.mkdir()
     init.write_text(_INIT.format(
-        path=_PATH, modules=MODULES, out=out, work=work,
+        path=_PATH, modules=MODULES, out=out, work=work, disk=disk,
         modprobe=shutil.which("modprobe", path=_PATH), busybox=shutil.which("busybox", path=_PATH),
     ))  # fmt: skip
     init.chmod(0o755)
@@ -158,9 +215,13 @@ def _boot(place: Path, work: str, deadline: float, memory: str) -> Done:
         str(shutil.which(KERNEL, path=_PATH)), f"mem={memory}", "rootfstype=hostfs", "rootflags=/", "ro", "quiet",
         f"init={init}", "con=null", "con0=null,fd:1", f"uml_dir={place}/", "umid=machine", "panic=-1",
     ]  # fmt: skip
-    environment = {"PATH": _PATH, "TMPDIR": "/dev/shm", **_wider(place)}
+    return command, {"PATH": _PATH, "TMPDIR": "/dev/shm", **_wider(place)}
+
+
+def _boot(place: Path, work: str, deadline: float, memory: str) -> Done:
+    command, environment = _prepare(place, work, memory)
+    out, console = place / "out", place / "console"
     began = time.monotonic()
-    console = place / "console"
     with console.open("wb") as printed:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=printed, stderr=subprocess.STDOUT, start_new_session=True,

@@ -1,0 +1,1 @@
+"""FAULTS: a real cluster on its bad days, judged from outside: `python -m tests.faults`."""
