@@ -274,6 +274,8 @@ class ManagerControl:
                 refusal = error
             if not isinstance(refusal, Unavailable):
                 raise refusal
+            if self._log.failure is not None:  # who asks hears why at once: it needs hands, not patience
+                raise Unavailable(self._log.failure)
             if loop.time() > deadline:
                 raise refusal
             await self._look_again()

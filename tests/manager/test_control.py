@@ -15,7 +15,7 @@ from swarmpy.manager.writer import Writer
 from swarmpy.model import codec
 from swarmpy.model.commands import AnyCommand, CreateService, Result, decode_command
 from swarmpy.model.errors import AlreadyExists, Ambiguous, Unavailable
-from swarmpy.ports import Body, LogRole, LogStatus, Member, RefusedError, WireError
+from swarmpy.ports import Body, LogRole, LogStatus, Member, NoQuorumError, RefusedError, WireError
 from tests.manager.fakes import LocalLog
 from tests.manager.test_writer import StepClock
 
@@ -120,3 +120,19 @@ async def test_without_a_leader_reads_say_so(monkeypatch: pytest.MonkeyPatch) ->
     control = follower(LeaderWire(WireError("broken")))
     with pytest.raises(Unavailable, match="does not have a leader"):
         await quickly(monkeypatch, control.world)
+
+
+async def test_who_waits_hears_at_once_why_this_managers_log_stops() -> None:
+    """A full disk, say: `info` waited ten seconds for what needs somebody to make room."""
+    why = "the log of this manager is stopped because its disk is full"
+
+    class FailingLog(FollowerLog):
+        async def wait_applied(self, index: int, *, timeout: float = 5.0) -> None:
+            self.failure = why
+            raise NoQuorumError(why)
+
+    control = follower(LeaderWire({"index": 9}))
+    control._log = FailingLog(Store())
+    async with asyncio.timeout(5):
+        with pytest.raises(Unavailable, match="its disk is full"):
+            await control.world()
