@@ -71,7 +71,18 @@ def mesh(one: Contender, notes: Notes) -> None:
     with network(one):
         began = time.monotonic()
         one.create("web", 3, **_spec("web", 3, 1, published=True))
-        _in(one, CLIENT, [], sys.executable, "-c", ASK, f"http://{far.address}:{PORT}/", str(5 * patience()))
+        _in(
+            one,
+            CLIENT,
+            [],
+            "timeout",
+            str(60 * patience()),
+            sys.executable,
+            "-c",
+            ASK,
+            f"http://{far.address}:{PORT}/",
+            str(5 * patience()),
+        )
         notes.add("published: created to the first answer (s)", one.name, time.monotonic() - began)
         until(lambda: _running(one, "web") == 3, ENOUGH, "all tasks run")
         told = _load(one, CLIENT, [], f"{far.address}:{PORT}")

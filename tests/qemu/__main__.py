@@ -38,7 +38,9 @@ PATIENCE = 10
 _COMPILED = ".cpython-311.pyc"
 _DEADLINE = 5400.0
 _BENCH = (
-    f"{machine.PYTHON} -m tests.bench.beside_swarm --managers 1 --balancer ipvs --rounds 1 --only mesh "
+    # The Engine switches forwarding on where it runs; the namespaces that it makes take it from the machine's own.
+    "sysctl -qw net.ipv4.ip_forward=1 && "
+    f"exec {machine.PYTHON} -m tests.bench.beside_swarm --managers 1 --balancer ipvs --rounds 1 --only mesh "
     "--only many-services"
 )
 _BEGAN = time.monotonic()
@@ -64,7 +66,9 @@ def main(argv: list[str]) -> int:
             if args.hold:
                 return _hold(made)
             if args.bench:
-                return made.follow(f"cd {machine.PLACE} && {_settings()} exec {_BENCH}", deadline=_DEADLINE)
+                return made.follow(
+                    f"cd {machine.PLACE} && export {_settings()} && {_BENCH}", deadline=_DEADLINE
+                )
             return _cases(made, args.only)
     except MachineError as error:
         print(f"\nNOTHING WAS SHOWN: the machine cannot run.\n{error}", file=sys.stderr)
