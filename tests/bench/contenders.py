@@ -38,6 +38,7 @@ class Contender:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
+        self.image = image_of(lab)
 
     def form(self) -> None:
         """Make the cluster; returns when every node is ready."""
@@ -98,7 +99,7 @@ class Contender:
     def create(self, name: str, replicas: int, *, asked: Node | None = None, timeout: float = 60.0,
                **spec: object) -> str:  # fmt: skip
         """A service that sleeps; its id."""
-        body = spec_of(name, replicas, self.lab) | spec
+        body = spec_of(name, replicas, self.image) | spec
         made = self.ask(asked or self.first, "POST", "/services/create", body, timeout)
         return str(made["ID"])
 
@@ -124,11 +125,11 @@ def image_of(lab: Lab) -> str:
     return str(json.loads(said)["RepoDigests"][0])
 
 
-def spec_of(name: str, replicas: int, lab: Lab) -> dict[str, Any]:
+def spec_of(name: str, replicas: int, image: str) -> dict[str, Any]:
     """A service that does nothing and dies at once when told."""
     return {
         "Name": name,
-        "TaskTemplate": {"ContainerSpec": {"Image": image_of(lab), "StopSignal": "SIGKILL"}},
+        "TaskTemplate": {"ContainerSpec": {"Image": image, "StopSignal": "SIGKILL"}},
         "Mode": {"Replicated": {"Replicas": replicas}},
         "UpdateConfig": {"Parallelism": 2, "Delay": 0, "Monitor": NANO // 1000},
     }
