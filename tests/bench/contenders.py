@@ -60,9 +60,16 @@ class Contender:
         """Start that again."""
         raise NotImplementedError
 
+    def token(self, role: str) -> str:
+        """The join token of a role."""
+        raise NotImplementedError
+
     def join(self, node: Node) -> None:
         """Let a node join with its role."""
-        raise NotImplementedError
+        self.ask(node, "POST", "/swarm/join", {
+            "ListenAddr": f"{node.address}:2377", "AdvertiseAddr": node.address,
+            "RemoteAddrs": [f"{self.first.address}:2377"], "JoinToken": self.token(node.role),
+        })  # fmt: skip
 
     # ------------------------------------------------------------ the API
 
@@ -162,12 +169,9 @@ class DockerSwarm(Contender):
             lambda: list(self.states().values()) == ["ready"] * len(self.lab.members), ENOUGH, "all are ready"
         )
 
-    def join(self, node: Node) -> None:
-        tokens = self.ask(self.first, "GET", "/swarm")["JoinTokens"]
-        self.ask(node, "POST", "/swarm/join", {
-            "ListenAddr": f"{node.address}:2377", "AdvertiseAddr": node.address,
-            "RemoteAddrs": [f"{self.first.address}:2377"], "JoinToken": tokens[node.role.capitalize()],
-        })  # fmt: skip
+    def token(self, role: str) -> str:
+        tokens: dict[str, str] = self.ask(self.first, "GET", "/swarm")["JoinTokens"]
+        return tokens[role.capitalize()]
 
     def dissolve(self) -> None:
         for node in reversed(self.lab.members):
@@ -191,12 +195,8 @@ class Swarmpy(Contender):
     def form(self) -> None:
         cluster.form(self.lab, lambda _line: None)
 
-    def join(self, node: Node) -> None:
-        token = cluster.swarmpy(self.lab, self.first, "join-token", "-q", node.role).strip()
-        self.ask(node, "POST", "/swarm/join", {
-            "ListenAddr": f"{node.address}:2377", "AdvertiseAddr": node.address,
-            "RemoteAddrs": [f"{self.first.address}:2377"], "JoinToken": token,
-        })  # fmt: skip
+    def token(self, role: str) -> str:
+        return cluster.swarmpy(self.lab, self.first, "join-token", "-q", role).strip()
 
     def dissolve(self) -> None:
         for node in reversed(self.lab.members):
