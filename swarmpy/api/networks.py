@@ -24,10 +24,10 @@ from swarmpy.api.info import ENGINE_AWAY
 from swarmpy.api.site import NO_SWARM, Route, Site
 from swarmpy.model.commands import CreateNetwork, RemoveNetwork
 from swarmpy.model.errors import FailedPrecondition, NotFound
-from swarmpy.model.lifecycle import TERMINAL, TaskState
+from swarmpy.model.lifecycle import TERMINAL
 from swarmpy.model.objects import Network
 from swarmpy.model.specs import compact, network_view
-from swarmpy.plan.admission.network import PREDEFINED
+from swarmpy.plan.admission.network import PREDEFINED, is_being_left
 from swarmpy.plan.places import USABLE
 from swarmpy.state.snapshot import Snapshot
 
@@ -161,7 +161,7 @@ class Networks:
             except FailedPrecondition:
                 control = self._site.control()
                 world = await control.world()
-                if clock() >= until or not _is_being_left(world, item):
+                if clock() >= until or not is_being_left(world, item):
                     raise
                 await control.changed(world.version, timeout=until - clock())
 
@@ -267,18 +267,6 @@ def _used(world: Snapshot, item: Network) -> bool:
         or any(
             one.target == item.id for service in world.services for one in service.view.task_template.networks
         )
-    )
-
-
-def _is_being_left(world: Snapshot, item: Network) -> bool:
-    """Whether nothing keeps the network but tasks that are to stop and have not yet, if any."""
-    tasks = (world.bucket_in(item.id) or {}).values()
-    services = (one.view.task_template.networks for one in world.services)
-    return (
-        not item.view.ingress
-        and not world.guests_in(item.id)
-        and not any(one.target == item.id for networks in services for one in networks)
-        and all(task.desired > TaskState.RUNNING or task.status.state in TERMINAL for task in tasks)
     )
 
 

@@ -95,6 +95,12 @@ def is_active(desired: TaskState, observed: TaskState) -> bool:
     return desired <= TaskState.COMPLETE and observed <= TaskState.RUNNING
 
 
+def is_held(observed: TaskState) -> bool:
+    """Whether a node holds the task: it was given to it and has not ended, so that it keeps
+    its reservations and ports."""
+    return TaskState.ASSIGNED <= observed <= TaskState.RUNNING
+
+
 class NodeState(IntEnum):
     """What the leader knows of a node. DISCONNECTED is *suspect*: its session broke or went silent; it
     gets nothing new, but its tasks stay until it is DOWN."""

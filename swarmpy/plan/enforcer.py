@@ -7,7 +7,7 @@ global services (global_.py).
 
 from __future__ import annotations
 
-from swarmpy.model.lifecycle import Availability, TaskState
+from swarmpy.model.lifecycle import Availability, TaskState, is_held
 from swarmpy.model.objects import Node, Service, Task
 from swarmpy.model.specs import template_view
 from swarmpy.plan import constraints
@@ -67,7 +67,9 @@ def of_node(now: int, world: Snapshot, node: Node) -> Plan:
     # A node that says nothing of its size is not judged by it.
     cpus, memory = node.description.nano_cpus or _UNKNOWN, node.description.memory_bytes or _UNKNOWN
     changes: list[Change] = []
-    reserving = [task for task in world.tasks_on(node.id) if _reserves(task.template) and _holds(task)]
+    reserving = [
+        task for task in world.tasks_on(node.id) if _reserves(task.template) and is_held(task.status.state)
+    ]
     for task in sorted(reserving, key=lambda one: (one.created_at, one.id)):
         asked = task.view.resources.reservations
         if asked.nano_cpus <= cpus and asked.memory_bytes <= memory:
@@ -87,11 +89,7 @@ def _enforced(node: Node) -> bool:
 
 
 def _held(task: Task) -> bool:
-    return task.desired <= TaskState.RUNNING and _holds(task)
-
-
-def _holds(task: Task) -> bool:
-    return TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
+    return task.desired <= TaskState.RUNNING and is_held(task.status.state)
 
 
 def _rejected(now: int, task: Task, why: str) -> Put:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from swarmpy.model.errors import InvalidArgument, NotFound
-from swarmpy.model.lifecycle import NodeState, TaskState
+from swarmpy.model.lifecycle import NodeState, TaskState, is_held
 from swarmpy.model.objects import Node, Service, Task
 from swarmpy.model.specs import SECOND
 from swarmpy.plan import global_, listening, liveness, published, rollout
@@ -126,7 +126,7 @@ def of_service(world: Snapshot, service: Service) -> Explanation:
 def _shown(world: Snapshot, slot: Slot) -> list[Task]:
     stopping = [
         task for task in slot.tasks
-        if task.desired > TaskState.RUNNING and TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
+        if task.desired > TaskState.RUNNING and is_held(task.status.state)
     ]  # fmt: skip
     return slot.live + stopping
 
@@ -206,7 +206,7 @@ def report(world: Snapshot, slot: Slot, task: Task) -> TaskReport:
 
 def _ending(world: Snapshot, task: Task) -> tuple[list[str], int]:
     state, node = task.status.state, world.nodes.get(task.node_id)
-    if not TaskState.ASSIGNED <= state <= TaskState.RUNNING:
+    if not is_held(state):
         err = f" ({task.status.err})" if task.status.err else ""
         return [f"it is over: {state.word}{err}"], 0
     if node is None or node.status.state == NodeState.DOWN:
@@ -277,6 +277,6 @@ def of_node(world: Snapshot, node: Node) -> Explanation:
         TaskReport(task.id, task.name, task.status.state.word, task.desired.word, node.hostname,
                    err=task.status.err)
         for task in world.tasks_on(node.id)
-        if TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
+        if is_held(task.status.state)
     )  # fmt: skip
     return Explanation("node", node.id, node.hostname, summary, world.at, tasks)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from swarmpy.model.lifecycle import Availability, NodeState, TaskState, is_active
+from swarmpy.model.lifecycle import Availability, NodeState, TaskState, is_active, is_held
 from swarmpy.model.objects import Description, Node, Task
 from swarmpy.model.specs import GenericResource, Platform, TaskTemplate, endpoint_view, template_view
 from swarmpy.plan import constraints
@@ -161,20 +161,16 @@ def seat_of(node: Node, rank: int, tasks: list[Task]) -> Seat:
         generic[one.kind] = generic.get(one.kind, 0) + (len(one.names) or one.value)
     seat = Seat(node, rank, about.nano_cpus, about.memory_bytes, generic, is_ready(node))
     for task in tasks:
-        if _is_held(task):
+        if is_held(task.status.state):
             seat.hold(task, needs_of(task))
     return seat
-
-
-def _is_held(task: Task) -> bool:
-    return TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
 
 
 def revise(seat: Seat, before: Mapping[str, Task], after: Mapping[str, Task]) -> bool:
     """Bring the seat of a node that held `before` to what it holds now. False, with nothing done, where only
     `seat_of` can tell. That costs what the node holds; this, what changed of it."""
-    left = [task for key, task in before.items() if after.get(key) is not task and _is_held(task)]
-    came = [task for key, task in after.items() if before.get(key) is not task and _is_held(task)]
+    left = [task for key, task in before.items() if after.get(key) is not task and is_held(task.status.state)]
+    came = [task for key, task in after.items() if before.get(key) is not task and is_held(task.status.state)]
     if any(needs_of(task).ports for task in left):
         return False
     for task in left:

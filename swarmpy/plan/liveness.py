@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from swarmpy.model.lifecycle import NodeState, TaskState
+from swarmpy.model.lifecycle import NodeState, TaskState, is_held
 from swarmpy.model.objects import Node, Task
 from swarmpy.model.specs import SECOND
 from swarmpy.plan.slots import with_state
@@ -69,7 +69,7 @@ def plan(now: int, world: Snapshot) -> Plan:
             else:
                 wakes.append(node.status.since + allowed)
         elif node.status.state == NodeState.DOWN and world.has_tasks_on(node.id):
-            lost = [task for task in world.tasks_on(node.id) if _may_be_orphaned(task)]
+            lost = [task for task in world.tasks_on(node.id) if is_held(task.status.state)]
             if lost and now >= node.status.since + ORPHAN_AFTER:
                 why = f"node {node.hostname} was down for 24 hours"
                 changes += [_orphaned(now, task, why) for task in lost]
@@ -91,10 +91,6 @@ def _down(now: int, node: Node, allowed: int) -> Put:
         msgspec.structs.replace(node, status=status),
         f"node {node.hostname} was {was} for {allowed / SECOND:g} s: it is down",
     )
-
-
-def _may_be_orphaned(task: Task) -> bool:
-    return TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
 
 
 def _orphaned(now: int, task: Task, why: str) -> Put:

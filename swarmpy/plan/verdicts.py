@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from swarmpy.model.lifecycle import Availability, NodeState, Role, TaskState
+from swarmpy.model.lifecycle import Availability, NodeState, Role, is_held
 from swarmpy.model.objects import Node, Task
 from swarmpy.plan import constraints
 from swarmpy.plan.constraints import NODE_LABELS, Constraint
@@ -178,8 +178,7 @@ def _of_ports(world: Snapshot, need: Needs, seat: Seat) -> list[Reason]:
 
 def _holder(world: Snapshot, node: Node, port: tuple[str, int]) -> str:
     for task in world.tasks_on(node.id):
-        held = TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
-        if held and port in needs_of(task).ports:
+        if is_held(task.status.state) and port in needs_of(task).ports:
             return task.name
     return "of the same service"
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from swarmpy.model.errors import Refusal
-from swarmpy.model.lifecycle import Availability, NodeState, TaskState, may_follow
+from swarmpy.model.lifecycle import Availability, NodeState, TaskState, is_held, may_follow
 from swarmpy.model.objects import Node, Service, Task
 from swarmpy.state import netinvariants as net
 from swarmpy.state.snapshot import Snapshot
@@ -158,7 +158,7 @@ def _reservations(world: Snapshot) -> Iterator[str]:
         about = node.description
         cpus = memory = 0
         for task in world.tasks_on(node.id):
-            if TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING:
+            if is_held(task.status.state):
                 asked = task.view.resources.reservations
                 cpus, memory = cpus + asked.nano_cpus, memory + asked.memory_bytes
         # What a node shrank by is the enforcer's business; a node that was never that big is a fault.

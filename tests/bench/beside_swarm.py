@@ -198,8 +198,8 @@ def node_loss(one: Contender, notes: Notes) -> None:
         last = _await(watched, "start", "moved", lost)[-1]
     notes.add("machine lost to its tasks elsewhere (s)", one.name, last - began)
     labs.start(one.lab, victim, "node")
-    if isinstance(one, Swarmpy):
-        nodes.start_daemon(one.lab, victim)
+    if nodes.program(one.lab, victim, one.program) is None:  # this lab starts Engines only
+        one.revive(victim)
     until(lambda: set(one.states().values()) == {"ready"}, ENOUGH, "all are ready again")
     one.remove("moved")
 

@@ -13,6 +13,7 @@ import signal
 import socket
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from swarmpy.lab import cluster, nodes, unixhttp
+from swarmpy.lab import lab as labs
 from swarmpy.lab.layout import Lab, Node
 from swarmpy.lab.processes import until
 
@@ -31,38 +33,40 @@ class Refused(Exception):
     """The API's answer was no success."""
 
 
-class Contender:
+class Contender(ABC):
     """One kind of cluster on the lab's nodes."""
 
     name = ""
+    program = ""
+    """What manages on a node, as the lab calls it."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.image = image_of(lab)
 
+    @abstractmethod
     def form(self) -> None:
         """Make the cluster; returns when every node is ready."""
-        raise NotImplementedError
 
+    @abstractmethod
     def dissolve(self) -> None:
         """Take it apart, with all that it runs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def socket(self, node: Node) -> Path:
         """Where the node serves the API."""
-        raise NotImplementedError
 
     def crash(self, node: Node) -> None:
         """kill -9 what manages on that node."""
-        raise NotImplementedError
+        labs.kill(self.lab, node, self.program)
 
     def revive(self, node: Node) -> None:
         """Start that again."""
-        raise NotImplementedError
+        labs.start(self.lab, node, self.program)
 
+    @abstractmethod
     def token(self, role: str) -> str:
         """The join token of a role."""
-        raise NotImplementedError
 
     def join(self, node: Node) -> None:
         """Let a node join with its role."""
@@ -157,7 +161,7 @@ def containers(lab: Lab, node: Node, service: str) -> list[dict[str, Any]]:
 class DockerSwarm(Contender):
     """The Engines' own swarm mode."""
 
-    name = "Docker Swarm"
+    name, program = "Docker Swarm", "engine"
 
     def form(self) -> None:
         first = self.first
@@ -180,17 +184,11 @@ class DockerSwarm(Contender):
     def socket(self, node: Node) -> Path:
         return nodes.engine_socket(self.lab, node)
 
-    def crash(self, node: Node) -> None:
-        nodes.kill_program(self.lab, node, "engine")
-
-    def revive(self, node: Node) -> None:
-        nodes.start_engine(self.lab, node)
-
 
 class Swarmpy(Contender):
     """Ours."""
 
-    name = "swarmpy"
+    name, program = "swarmpy", "daemon"
 
     def form(self) -> None:
         cluster.form(self.lab, lambda _line: None)
@@ -201,16 +199,10 @@ class Swarmpy(Contender):
     def dissolve(self) -> None:
         for node in reversed(self.lab.members):
             self.ask(node, "POST", "/swarm/leave?force=1")
-            nodes.kill_program(self.lab, node, "daemon")
+            self.crash(node)
 
     def socket(self, node: Node) -> Path:
         return nodes.swarmpy_socket(self.lab, node)
-
-    def crash(self, node: Node) -> None:
-        nodes.kill_program(self.lab, node, "daemon")
-
-    def revive(self, node: Node) -> None:
-        nodes.start_daemon(self.lab, node)
 
 
 def without_live_restore(lab: Lab) -> None:

@@ -21,7 +21,7 @@ from swarmpy.model.errors import (
     PermissionDenied,
     Unimplemented,
 )
-from swarmpy.model.lifecycle import TERMINAL
+from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.objects import Cluster, Network, Subnet
 from swarmpy.model.specs import MTU_OPTION, VNI_OPTION, IPAMConfig, NetworkSpec, compact, network_view
 from swarmpy.plan import pools, tables
@@ -81,6 +81,18 @@ def remove(_now: int, world: Snapshot, command: RemoveNetwork) -> Admitted:
             f"{where}: remove or disconnect it first"
         )
     return [Delete("network", network.id, "network remove")], Result(id=network.id)
+
+
+def is_being_left(world: Snapshot, network: Network) -> bool:
+    """Whether nothing keeps `remove` from it but tasks that are to stop and have not yet, if any."""
+    tasks = (world.bucket_in(network.id) or {}).values()
+    services = (one.view.task_template.networks for one in world.services)
+    return (
+        not network.view.ingress
+        and not world.guests_in(network.id)
+        and not any(one.target == network.id for networks in services for one in networks)
+        and all(task.desired > TaskState.RUNNING or task.status.state in TERMINAL for task in tasks)
+    )
 
 
 def first(cluster: Cluster, now: int, nodes: Iterable[str] = ()) -> Network:
