@@ -215,7 +215,10 @@ async def test_a_kernel_without_ipv6_is_read_as_well(
 
 def test_a_simulated_container_that_is_deaf_never_listens() -> None:
     loop = SimLoop()
-    daemon = Dockerd(loop, "w1", "seed", SimClock(loop.time), Trace(loop.time))
-    daemon.images.add("deaf:1")
-    made = Simulated(daemon, "a")
-    assert daemon.find(made._key).opens == math.inf
+    try:
+        daemon = Dockerd(loop, "w1", "seed", SimClock(loop.time), Trace(loop.time))
+        daemon.images.add("deaf:1")
+        made = Simulated(daemon, "a")
+        assert daemon.find(made._key).opens == math.inf
+    finally:
+        loop.dispose()

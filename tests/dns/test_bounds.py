@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 import time
 
@@ -100,6 +101,33 @@ async def test_who_does_not_read_is_hung_up_on(table) -> None:
             while zone._connections:
                 await asyncio.sleep(0.01)
     await names.stop()
+
+
+async def test_who_comes_when_there_are_no_more_files_is_answered_later(server, caplog) -> None:
+    reader, writer = await connect(server)
+    writer.write(len(WEB).to_bytes(2) + WEB)
+    await reply_of(reader)
+    loop, waiting = asyncio.get_running_loop(), socket.socket()
+    waiting.setblocking(False)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        await loop.sock_connect(waiting, (server, PORT))
+        await loop.sock_sendall(waiting, len(WEB).to_bytes(2) + WEB)
+        async with asyncio.timeout(5):
+            while "no connection is accepted" not in caplog.text:
+                await asyncio.sleep(0)
+        writer.write(len(WEB).to_bytes(2) + WEB)
+        assert (await reply_of(reader)).id == 7, "who is connected is answered"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        async with asyncio.timeout(5):
+            assert await loop.sock_recv(waiting, 4096)
+    finally:
+        waiting.close()
+        writer.close()
+    assert caplog.text.count("no connection is accepted") <= 5, "and does not spin meanwhile"
 
 
 async def test_connections_are_bounded_and_shared(strict) -> None:

@@ -23,6 +23,7 @@ import pytest
 from swarmpy.adapters.disk import FileDisk
 from swarmpy.adapters.dns import Keeper, NameServers, handover, keeper
 from swarmpy.adapters.dns.handover import Call, Held, Reply
+from swarmpy.adapters.dns.sockets import Pair, bound
 from swarmpy.adapters.dns.standin import StandIn
 from swarmpy.agent import journal
 from swarmpy.model import codec
@@ -135,6 +136,33 @@ async def test_it_answers_while_the_daemon_is_away_and_nobody_notices(world: Wor
     await asyncio.wait_for(world.running[0], 5)
     with pytest.raises(ConnectionRefusedError):
         await ask(where, "web", tcp=True)
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_connection_is_answered_by_one_or_the_other_whenever_it_comes(turns: int) -> None:
+    """However far its acceptance has come when who answers changes."""
+    where = address()
+    pairs = await bound(OWN, [where], PORT)
+    servers = [NameServers(saying(text), port=PORT) for text in (DAEMON, STANDIN)]
+    query = dns.message.make_query("web", "A").to_wire()
+    try:
+        copies = [[Pair(one.address, one.udp.dup(), one.tcp.dup()) for one in pairs] for _ in servers]
+        await servers[0].adopt("net1", ((0, 0), (where,)), copies[0])
+        with socket.create_connection((where, PORT), 5) as client:
+            client.sendall(len(query).to_bytes(2) + query)
+            client.setblocking(False)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await servers[0].release("net1")
+            await servers[1].adopt("net1", ((0, 0), (where,)), copies[1])
+            async with asyncio.timeout(5):
+                reply = await asyncio.get_running_loop().sock_recv(client, 4096)
+        assert texts(dns.message.from_wire(reply[2:]))[0] in (DAEMON, STANDIN)
+    finally:
+        for pair in pairs:
+            pair.close()
+        for one in servers:
+            await one.stop()
 
 
 async def test_a_node_that_left_and_joins_again_has_another(

@@ -75,7 +75,7 @@ class NameServers:
                 return
             if before is not None:
                 await self._close(network_id)
-            await self._open(network_id, where, await self._pairs(Held(network_id, *where), namespace))
+            self._open(network_id, where, await self._pairs(Held(network_id, *where), namespace))
 
     async def _pairs(self, held: Held, namespace: str) -> list[Pair]:
         """The sockets that were held for us, else new ones, which are held for who comes after us."""
@@ -94,7 +94,7 @@ class NameServers:
     async def adopt(self, network_id: str, where: Where, pairs: Sequence[Pair]) -> None:
         """Serve at sockets that are there already; they are ours from now on."""
         async with self._turn:
-            await self._open(network_id, where, pairs)
+            self._open(network_id, where, pairs)
 
     async def release(self, network_id: str) -> None:
         """Somebody else answers at these sockets from now on. What was asked already is answered."""
@@ -129,10 +129,10 @@ class NameServers:
         assert self._resolve is not None, "begin comes before serve"
         return self._resolve(question)
 
-    async def _open(self, network_id: str, where: Where, pairs: Sequence[Pair]) -> None:
+    def _open(self, network_id: str, where: Where, pairs: Sequence[Pair]) -> None:
         zone = Zone(network_id, self._known, self._forward, self._limits)
         self._served[network_id] = _Served(zone, where)
-        await zone.open(pairs)
+        zone.open(pairs)
 
     async def _close_all(self, then: Callable[[], Awaitable[None]] | None) -> None:
         """Read nothing, have `then` done, and close when what was read is answered, or after a while."""

@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from swarmpy.adapters.dns import answers, wire
@@ -28,6 +30,8 @@ BATCH = 128
 """Packets read before others of the process get their turn…"""
 BATCH_SLOW = 8
 """…and how many of them may be ones that are not remembered."""
+PAUSE = 1.0
+"""Seconds without accepting after that failed."""
 SLOW = 20
 """What a packet costs that is not remembered; one that is costs 1."""
 
@@ -59,16 +63,16 @@ class Zone:
         self._resolve, self._forward, self._limits = resolve, forward, limits
         self._allowance = Allowance(limits.rate, limits.burst)
         self._pairs: list[Pair] = []
-        self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._connections: dict[asyncio.Task[Any], str] = {}
+        self._connections: dict[asyncio.Task[None], str] = {}
+        self._resting: list[asyncio.TimerHandle] = []
 
-    async def open(self, pairs: Sequence[Pair]) -> None:
+    def open(self, pairs: Sequence[Pair]) -> None:
         """Begin to serve; the sockets are ours from now on."""
         loop = asyncio.get_running_loop()
         self._pairs = list(pairs)
         for pair in pairs:
-            self._servers.append(await asyncio.start_server(self._connected, sock=pair.tcp))
+            loop.add_reader(pair.tcp, self._acceptable, pair)
             loop.add_reader(pair.udp, self._readable, pair)
 
     async def leave(self) -> None:
@@ -81,12 +85,14 @@ class Zone:
             await self.close()
 
     def quiet(self) -> None:
-        """Read nothing more."""
+        """Read and accept nothing more. Who has these sockets as well finds there what we left."""
         loop = asyncio.get_running_loop()
         for pair in self._pairs:
             loop.remove_reader(pair.udp)
-        for server in self._servers:
-            server.close()
+            loop.remove_reader(pair.tcp)
+        for timer in self._resting:
+            timer.cancel()
+        self._resting.clear()
 
     async def close(self) -> None:
         """Serve no longer."""
@@ -97,7 +103,7 @@ class Zone:
         await asyncio.gather(*tasks, return_exceptions=True)
         for pair in self._pairs:
             pair.close()
-        self._pairs, self._servers = [], []
+        self._pairs = []
 
     # ------------------------------------------------------------------ UDP
 
@@ -145,15 +151,41 @@ class Zone:
 
     # ------------------------------------------------------------------ TCP
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        peer = writer.get_extra_info("peername")
-        client = str(peer[0]) if peer else ""
-        if not self._room(client):
-            writer.transport.abort()
-            return
-        self._connections[task] = client
+    # Not by asyncio.start_server: what a closed server had accepted, and not yet given to us, is lost.
+
+    def _acceptable(self, pair: Pair) -> None:
+        """Each that is accepted is ours in the same moment, and so awaited by who leaves."""
+        for _ in range(BATCH_SLOW):
+            try:
+                connection, peer = pair.tcp.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no more files: those who wait in the kernel's queue are taken later
+                log.warning("no connection is accepted at %s for %g s: %s", pair.address, PAUSE, error)
+                self._rest(pair)
+                return
+            client = str(peer[0])
+            if not self._room(client):
+                connection.close()
+                continue
+            connection.setblocking(False)
+            task = asyncio.create_task(self._connected(connection, client))
+            self._connections[task] = client
+            task.add_done_callback(partial(self._ended, connection))
+
+    def _rest(self, pair: Pair) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(pair.tcp)
+        self._resting = [one for one in self._resting if one.when() > loop.time()]
+        self._resting.append(loop.call_later(PAUSE, loop.add_reader, pair.tcp, self._acceptable, pair))
+
+    def _ended(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
+        self._connections.pop(task, None)
+        if task.cancelled():  # before it began: nobody else closes it
+            connection.close()
+
+    async def _connected(self, connection: socket.socket, client: str) -> None:
+        reader, writer = await asyncio.open_connection(sock=connection)
         try:
             while await self._one(reader, writer, client):
                 pass
@@ -162,7 +194,6 @@ class Zone:
         except asyncio.CancelledError:
             pass  # made way for another client, or the zone closes; nobody awaits this task but us
         finally:
-            self._connections.pop(task, None)
             if writer.transport.get_write_buffer_size():
                 writer.transport.abort()  # closing would wait for a client that does not read
             else:
