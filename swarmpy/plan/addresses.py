@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
+from swarmpy.model import addressing
 from swarmpy.model.errors import FailedPrecondition, InvalidArgument, NotFound
 from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.objects import Attachment, Network, Node, Subnet, Task, TaskStatus, Vip
@@ -45,13 +46,13 @@ class _Ledger:
                 return None
             found.append(taken)
         self.subnets = subnets
-        self.used.update(pools.bare(one) for one in found)
+        self.used.update(addressing.bare(one) for one in found)
         return tuple(found)
 
     def claim(self, address: str) -> str:
         """That very address, as CIDR. Raises Refusal with Docker's sentence."""
-        wanted = pools.canonical(pools.bare(address))
-        subnet = next((one for one in self.subnets if wanted and pools.inside(wanted, one.subnet)), None)
+        wanted = pools.canonical(addressing.bare(address))
+        subnet = next((one for one in self.subnets if wanted and addressing.inside(wanted, one.subnet)), None)
         if subnet is None:
             raise InvalidArgument(
                 f"Invalid address {address}: It does not belong to any of this network's subnets"
@@ -59,7 +60,7 @@ class _Ledger:
         if wanted in self.used or not pools.givable(subnet, wanted):
             raise FailedPrecondition(f"Address already in use: {wanted} in network {self.network.name}")
         self.used.add(wanted)
-        return f"{wanted}/{pools.parse(subnet.subnet).prefixlen}"
+        return f"{wanted}/{addressing.parse(subnet.subnet).prefixlen}"
 
     def _first_free(self, subnets: list[Subnet], version: int) -> str | None:
         for number, subnet in enumerate(subnets):
@@ -77,7 +78,7 @@ class _Ledger:
     def back(self, mark: list[Subnet], addresses: tuple[str, ...]) -> None:
         """Undo what was taken since the mark."""
         self.subnets = mark
-        self.used.difference_update(pools.bare(one) for one in addresses)
+        self.used.difference_update(addressing.bare(one) for one in addresses)
 
     def full(self) -> str:
         """The sentence for who waits."""
@@ -117,13 +118,13 @@ class _Books:
 
 
 def _version(subnet: Subnet) -> int:
-    return pools.parse(subnet.subnet).version
+    return addressing.parse(subnet.subnet).version
 
 
 def held(world: Snapshot, network: Network) -> set[str]:
     """The addresses in use in a network, without prefix lengths."""
     used = {
-        pools.bare(address)
+        addressing.bare(address)
         for task in (world.bucket_in(network.id) or {}).values()
         if task.status.state not in TERMINAL
         for place in task.networks
@@ -132,16 +133,16 @@ def held(world: Snapshot, network: Network) -> set[str]:
     }
     for guest in (world.guests_in(network.id) or {}).values():
         used.update(
-            pools.bare(address)
+            addressing.bare(address)
             for place in guest.networks
             if place.network_id == network.id
             for address in place.addresses
         )
     for service in world.services.rows.values():
-        used.update(pools.bare(vip.address) for vip in service.vips if vip.network_id == network.id)
+        used.update(addressing.bare(vip.address) for vip in service.vips if vip.network_id == network.id)
     if network.view.ingress:
         for node in world.nodes.rows.values():
-            used.update(pools.bare(address) for address in node.ingress)
+            used.update(addressing.bare(address) for address in node.ingress)
     return used
 
 
@@ -296,4 +297,4 @@ def _of_node(books: _Books, ingress: Network, node: Node) -> tuple[str, ...]:
 
 
 def _belongs(address: str, network: Network) -> bool:
-    return any(pools.inside(address, one.subnet) for one in network.subnets)
+    return any(addressing.inside(address, one.subnet) for one in network.subnets)

@@ -8,36 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
-from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
+from ipaddress import ip_address
 
 from msgspec.structs import replace
 
 from swarmpy.model import ids
+from swarmpy.model.addressing import AnyNetwork, bare, overlaps, parse
 from swarmpy.model.objects import Subnet
 
-AnyNetwork = IPv4Network | IPv6Network
 FIRST_VNI, LAST_VNI = 4096, 2**24 - 1
 MOST_OFFSETS = 1 << 16
 """Addresses of a subnet that are given away at most: an IPv6 subnet has more than anyone counts."""
-
-
-@lru_cache(maxsize=20_000)
-def parse(subnet: str) -> AnyNetwork:
-    """The subnet. Raises ValueError where it is none or has host bits set."""
-    return ip_network(subnet)
-
-
-def bare(cidr: str) -> str:
-    """The address without its prefix length."""
-    return cidr.partition("/")[0]
-
-
-def overlaps(one: str, other: str) -> bool:
-    """Whether two subnets share an address."""
-    first, second = parse(one), parse(other)
-    # Of different versions: nothing to compare.
-    return first.version == second.version and first.overlaps(second)
 
 
 _NOBODYS = (
@@ -170,16 +151,3 @@ def _offsets(subnet: Subnet) -> tuple[int, int]:
         start, end = _span(parse(subnet.ip_range))
         first, last = max(first, start - low), min(last, end - low, max(first, start - low) + MOST_OFFSETS)
     return first, last
-
-
-@lru_cache(maxsize=20_000)
-def inside(address: str, subnet: str) -> bool:
-    """Whether the address (with or without prefix length) lies in the subnet."""
-    one = ip_interface(address).ip
-    net = parse(subnet)
-    return one.version == net.version and one in net
-
-
-def offset(address: str, subnet: str) -> int:
-    """How far an address (without prefix length) is from the beginning of its subnet."""
-    return int(ip_address(address)) - int(parse(subnet).network_address)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from swarmpy.model import addressing
 from swarmpy.model.fabric import Endpoint, IngressNode, PublishedPort, ServiceEntry, Table, mac_of
 from swarmpy.model.lifecycle import TERMINAL, NodeState, TaskState
 from swarmpy.model.objects import KeyRing, Network, Node, Service, Task
@@ -41,7 +42,7 @@ def table(world: Snapshot, network: Network) -> Table:
     return Table(
         id=network.id, name=network.name, vni=network.vni, mtu=mtu,
         subnets=tuple(one.subnet for one in network.subnets),
-        gateways=tuple(f"{one.gateway}/{pools.parse(one.subnet).prefixlen}" for one in network.subnets),
+        gateways=tuple(f"{one.gateway}/{addressing.parse(one.subnet).prefixlen}" for one in network.subnets),
         port=world.cluster.data_path_port if world.cluster else 4789,
         internal=spec.internal, ingress=spec.ingress, encrypted=spec.encrypted, attachable=spec.attachable,
         peers=tuple(sorted({node.vtep for node in nodes if node.vtep})),
@@ -128,7 +129,7 @@ def _reached(network: Network, node: Node, addresses: Iterable[str], *, six: boo
     """Where a task is reached. In the ingress network it has no IPv6 on a node without: it got its addresses
     before its node was chosen."""
     six = six and (not network.view.ingress or any(":" in one for one in node.ingress))
-    return tuple(pools.bare(one) for one in addresses if six or ":" not in one)
+    return tuple(addressing.bare(one) for one in addresses if six or ":" not in one)
 
 
 def _guests(world: Snapshot, network: Network) -> Iterable[Endpoint]:
@@ -145,7 +146,7 @@ def _guests(world: Snapshot, network: Network) -> Iterable[Endpoint]:
             node_id=node.id,
             vtep=node.vtep,
             mac=mac_of(guest.id, network.id),
-            addresses=tuple(pools.bare(one) for one in place.addresses),
+            addresses=tuple(addressing.bare(one) for one in place.addresses),
             aliases=place.aliases,
         )
 
@@ -195,7 +196,7 @@ def _service(service: Service, network: Network) -> ServiceEntry:
     return ServiceEntry(
         id=service.id, name=service.name,
         aliases=tuple(sorted({alias for one in attached for alias in one.aliases})),
-        vips=tuple(pools.bare(vip.address) for vip in service.vips if vip.network_id == network.id),
+        vips=tuple(addressing.bare(vip.address) for vip in service.vips if vip.network_id == network.id),
     )  # fmt: skip
 
 
@@ -222,12 +223,12 @@ def _ports(world: Snapshot) -> tuple[PublishedPort, ...]:
 def _ingress_nodes(network: Network, nodes: list[Node], *, six: bool) -> tuple[IngressNode, ...]:
     found: list[IngressNode] = []
     for node in nodes:
-        addresses = tuple(pools.bare(one) for one in node.ingress if six or ":" not in one)
+        addresses = tuple(addressing.bare(one) for one in node.ingress if six or ":" not in one)
         if addresses:
             found.append(
                 IngressNode(
                     id=node.id,
-                    number=pools.offset(addresses[0], network.subnets[0].subnet),
+                    number=addressing.offset(addresses[0], network.subnets[0].subnet),
                     vtep=node.vtep,
                     mac=mac_of(node.id, network.id),
                     addresses=addresses,

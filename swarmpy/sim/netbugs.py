@@ -14,9 +14,10 @@ from swarmpy.agent.joining import Joining
 from swarmpy.agent.naming import EngineNetworks
 from swarmpy.agent.tethers import TetherKeeper
 from swarmpy.manager.tables import Told
+from swarmpy.model import addressing
 from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.messages import Networks
-from swarmpy.plan import addresses, fabric, leaving, listening, pools, published, tables
+from swarmpy.plan import addresses, fabric, leaving, listening, published, tables
 from swarmpy.plan.carried import forwarded
 from swarmpy.sim.bugs import Patch, bug
 
@@ -32,7 +33,7 @@ def _address_reused() -> list[Patch]:
 
     def hasty(world: Any, network: Any) -> set[str]:
         going = {
-            pools.bare(address)
+            addressing.bare(address)
             for task in (world.bucket_in(network.id) or {}).values()
             if task.desired > TaskState.RUNNING and task.status.state not in TERMINAL
             for place in task.networks

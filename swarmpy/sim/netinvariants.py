@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from swarmpy.model import addressing
 from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.objects import Network
 from swarmpy.plan import pools
@@ -30,15 +31,15 @@ def check_network_step(old: Snapshot, new: Snapshot) -> Iterator[Broken]:
 def _used(world: Snapshot, network: Network) -> Iterator[str]:
     """Every address of the network that somebody has."""
     for service in world.services:
-        yield from (pools.bare(vip.address) for vip in service.vips if vip.network_id == network.id)
+        yield from (addressing.bare(vip.address) for vip in service.vips if vip.network_id == network.id)
     for _, task in sorted((world.bucket_in(network.id) or {}).items()):
         if task.status.state not in TERMINAL:
             for place in task.networks:
                 if place.network_id == network.id:
-                    yield from (pools.bare(one) for one in place.addresses)
+                    yield from (addressing.bare(one) for one in place.addresses)
     if network.view.ingress:
         for node in world.nodes:
-            yield from (pools.bare(one) for one in node.ingress)
+            yield from (addressing.bare(one) for one in node.ingress)
 
 
 def waiting(world: Snapshot) -> tuple[frozenset[str], list[Broken]]:
@@ -70,7 +71,7 @@ def _is_full(world: Snapshot, network: Network) -> bool:
     for subnet in network.subnets:
         if ":" in subnet.subnet:
             continue
-        if sum(pools.inside(one, subnet.subnet) for one in used) < pools.capacity(subnet):
+        if sum(addressing.inside(one, subnet.subnet) for one in used) < pools.capacity(subnet):
             return False
     return True
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from swarmpy.adapters.overlay.identity import room_name
+from swarmpy.model import addressing
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.links import Question
 from swarmpy.model.objects import Network, Service, Task
-from swarmpy.plan import pools
 from swarmpy.sim.containers import Container
 from swarmpy.sim.invariants import Broken
 from swarmpy.sim.netwatch import CALM, DEAD, NetWatch, addresses_of, of_container
@@ -88,7 +88,7 @@ class Oracle:
             for service in self.watch.world.services:
                 targets = sure.get(service.id)
                 vip = next(
-                    (pools.bare(one.address) for one in service.vips if one.network_id == network.id), ""
+                    (addressing.bare(one.address) for one in service.vips if one.network_id == network.id), ""
                 )
                 if not targets or not self._published(service):
                     continue
@@ -148,7 +148,7 @@ class Oracle:
         """The machine's address in the ingress network, "" where it has none."""
         for node in self.watch.world.nodes:
             if self.watch.box_of(node.id) is box:
-                found = (pools.bare(one) for one in node.ingress if (":" in one) == six)
+                found = (addressing.bare(one) for one in node.ingress if (":" in one) == six)
                 return next(found, "")
         return ""
 

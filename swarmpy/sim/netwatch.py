@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from swarmpy.model import addressing
 from swarmpy.model.lifecycle import TERMINAL, NodeState, TaskState
 from swarmpy.model.objects import Task
-from swarmpy.plan import listening, pools
+from swarmpy.plan import listening
 from swarmpy.plan.container import OPTION, TASK_LABEL
 from swarmpy.plan.leaving import PATIENCE, drain_of
 from swarmpy.sim.containers import Container
@@ -50,7 +51,7 @@ def addresses_of(container: Container) -> Iterator[tuple[str, str]]:
     for options in container.places.values():
         for address in options.get(OPTION + "addresses", "").split(","):
             if address:
-                yield options.get(OPTION + "network", ""), pools.bare(address)
+                yield options.get(OPTION + "network", ""), addressing.bare(address)
 
 
 def in_traffic(tasks: Iterable[Task], world: Snapshot) -> Iterator[Task]:
@@ -291,7 +292,7 @@ def _addresses(task: Task, network_id: str) -> Iterator[str]:
         return
     for place in task.networks:
         if place.network_id == network_id:
-            yield from (pools.bare(one) for one in place.addresses)
+            yield from (addressing.bare(one) for one in place.addresses)
 
 
 def _life(box: Box) -> str:

@@ -9,6 +9,7 @@ The names in brackets are the properties of Ongaro's thesis (2014), figure 3.2.
 from __future__ import annotations
 
 import hashlib
+from operator import attrgetter
 from typing import Any
 
 from swarmpy.adapters.raft import RaftLog
@@ -20,6 +21,7 @@ from swarmpy.ports import Body
 from swarmpy.sim.disk import SimDisk
 from swarmpy.sim.stage import Box, Stage
 
+_MARKS = attrgetter("raft_state", "term", "commit_index", "membership")
 DEAD = 2.5
 """Virtual seconds after which no leader may count a machine that does not run among the living."""
 
@@ -43,6 +45,8 @@ class RaftWatch:
         """The largest committed index."""
         self._cores: dict[str, Any] = {}
         self._roles: dict[str, tuple[int, int]] = {}
+        self._marks: dict[str, tuple[Any, ...]] = {}
+        """What was seen at the last look, of which there are thousands a second and most see nothing new."""
         self._commits: dict[str, int] = {}
         self._confirmed: dict[str, int] = {}
         """The largest index that a member told a leader to have on its disk."""
@@ -64,6 +68,7 @@ class RaftWatch:
             self.stage.violate("keeps-its-word", f"{box.name} starts with a log up to {core.last_index}, but "
                                f"had confirmed {floor}, which is committed")  # fmt: skip
         self._cores[box.name] = core
+        self._marks.pop(box.name, None)
         self._commits[box.name] = core.applied_index
         journal: Journal = core.log
         before: int | None = None
@@ -81,7 +86,7 @@ class RaftWatch:
 
     def forget(self, box: Box) -> None:
         """The machine takes another seat: what it said under the old one binds it no more."""
-        for kept in (self._cores, self._roles, self._commits):
+        for kept in (self._cores, self._roles, self._commits, self._marks):
             kept.pop(box.name, None)
         self._confirmed.pop(box.host, None)
 
@@ -92,8 +97,13 @@ class RaftWatch:
             if not box.running:
                 del self._cores[name]
                 self._roles.pop(name, None)
+                self._marks.pop(name, None)
                 continue
             core = self._cores[name]
+            marks = _MARKS(core)
+            if self._marks.get(name) == marks:
+                continue
+            self._marks[name] = marks
             role = (core.raft_state, core.term)
             if self._roles.get(name) != role:
                 self._roles[name] = role

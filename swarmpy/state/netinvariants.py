@@ -6,9 +6,9 @@ What belongs here: what the world alone can show. What the nodes' kernels hold i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_interface, ip_network
 from itertools import pairwise
 
+from swarmpy.model import addressing
 from swarmpy.model.lifecycle import TERMINAL
 from swarmpy.model.objects import Guest, Network, Task
 from swarmpy.state.snapshot import Snapshot
@@ -50,9 +50,8 @@ def addresses_unique(world: Snapshot) -> Iterator[str]:
 def addresses_inside(world: Snapshot) -> Iterator[str]:
     """Every address lies in a subnet of its network."""
     for network in world.networks:
-        nets = [ip_network(one.subnet) for one in network.subnets]
         for address, holder in _holders(world, network):
-            if not any(ip_interface(address).ip in net for net in nets):
+            if not any(addressing.inside(address, one.subnet) for one in network.subnets):
                 yield f"{address} of {holder} is in no subnet of network {network.name}"
 
 
@@ -60,7 +59,7 @@ def subnets_disjoint(world: Snapshot) -> Iterator[str]:
     """No two subnets share an address."""
     spans = sorted(
         (net.version, int(net.network_address), int(net.broadcast_address), one.subnet)
-        for network in world.networks for one in network.subnets for net in [ip_network(one.subnet)]
+        for network in world.networks for one in network.subnets for net in [addressing.parse(one.subnet)]
     )  # fmt: skip
     for before, after in pairwise(spans):
         if before[0] == after[0] and after[1] <= before[2]:

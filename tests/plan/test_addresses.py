@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from swarmpy.model import addressing
 from swarmpy.model.lifecycle import NodeState, TaskState
 from swarmpy.plan import pools, tables
 from swarmpy.plan.addresses import MESSAGE
@@ -57,7 +58,7 @@ def test_a_service_has_a_vip_of_each_version_that_its_network_has_but_in_the_mes
         ("network-six", 4), ("network-six", 6), (ingress, 4),
     ]  # fmt: skip
     (entry,) = table_of(cluster, "six").services
-    assert entry.vips == tuple(pools.bare(one.address) for one in first[:2])
+    assert entry.vips == tuple(addressing.bare(one.address) for one in first[:2])
     cluster.update(key, spec("web", 2, template=attached("six"), EndpointSpec=ports))
     assert cluster.world.services[key].vips == first
     # One that was made when virtual addresses were IPv4 only gets the other one with its next change.

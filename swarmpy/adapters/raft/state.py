@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from pysyncobj.node import Node
@@ -111,13 +112,10 @@ def _field(name: str) -> Any:
     """A readable name for a private field of SyncObj."""
     mangled = f"_SyncObj__{name}"
 
-    def get(self: Any) -> Any:
-        return getattr(self, mangled)
-
     def put(self: Any, value: Any) -> None:
         setattr(self, mangled, value)
 
-    return property(get, put)
+    return property(attrgetter(mangled), put)
 
 
 class CoreState(SyncObj):  # type: ignore[misc]  # pysyncobj has no types

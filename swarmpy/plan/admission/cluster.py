@@ -7,6 +7,7 @@ from ipaddress import ip_network
 
 from msgspec.structs import replace
 
+from swarmpy.model import addressing
 from swarmpy.model.commands import AddPools, InitCluster, Result, UpdateCluster
 from swarmpy.model.errors import FailedPrecondition, InvalidArgument, NotFound, OutOfSequence
 from swarmpy.model.lifecycle import NodeState, Role
@@ -120,7 +121,7 @@ def checked_pools(given: tuple[str, ...], size: int) -> tuple[str, ...]:
     for text in given:
         pool = _pool(text, size)
         for other in found:
-            if pools.overlaps(pool, other):
+            if addressing.overlaps(pool, other):
                 raise InvalidArgument(
                     f"address pool {pool} overlaps {other}: each address may be in one pool only"
                 )

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from ipaddress import ip_address
 
-from swarmpy.model import ids
+from swarmpy.model import addressing, ids
 from swarmpy.model.commands import CreateNetwork, RemoveNetwork, Result
 from swarmpy.model.errors import (
     AlreadyExists,
@@ -235,16 +235,16 @@ def _subnets(
         _check_alone(config)
         subnet = _given(config) if config.subnet else _from_pools(world, [*taken, *(s.subnet for s in found)])
         for other in (*networks, *(one.subnet for one in found)):
-            if pools.overlaps(subnet.subnet, other):
+            if addressing.overlaps(subnet.subnet, other):
                 raise InvalidArgument(f"subnet {subnet.subnet} overlaps {other}, which is in use")
-        held = next((one for one in sorted(machines) if pools.inside(one, subnet.subnet)), "")
+        held = next((one for one in sorted(machines) if addressing.inside(one, subnet.subnet)), "")
         if held:
             raise InvalidArgument(
                 f"subnet {subnet.subnet} holds {held}, the address of node {machines[held]}: the network's "
                 "tasks could not reach that machine, nor it them; choose another subnet"
             )
         found.append(subnet)
-    versions = {pools.parse(one.subnet).version for one in found}
+    versions = {addressing.parse(one.subnet).version for one in found}
     if 6 in versions and not spec.enable_ipv6:
         raise InvalidArgument("an IPv6 subnet needs IPv6 to be enabled: add --ipv6")
     if 4 not in versions:
@@ -253,14 +253,14 @@ def _subnets(
         local = _unique_local(world, spec, network_id, taken)
         found.append(Subnet(subnet=local, gateway=pools.first_address(local)))
     # IPv4 first: that is the order of every task's addresses.
-    return tuple(sorted(found, key=lambda one: pools.parse(one.subnet).version))
+    return tuple(sorted(found, key=lambda one: addressing.parse(one.subnet).version))
 
 
 def _unique_local(world: Snapshot, spec: NetworkSpec, network_id: str, taken: Iterable[str]) -> str:
     """The ingress network has the cluster's own subnet, so that it is the same one when it is made anew."""
     if spec.ingress and world.cluster is not None:
         subnet = pools.of_cluster(world.cluster.id)
-        if not any(pools.overlaps(subnet, other) for other in taken):
+        if not any(addressing.overlaps(subnet, other) for other in taken):
             return subnet
     return pools.unique_local(network_id)
 
@@ -279,7 +279,7 @@ def _from_pools(world: Snapshot, taken: Iterable[str]) -> Subnet:
 
 def _given(config: IPAMConfig) -> Subnet:
     try:
-        net = pools.parse(config.subnet)
+        net = addressing.parse(config.subnet)
     except ValueError:
         raise InvalidArgument(
             f"invalid subnet {config.subnet}: it should be in CIDR notation with no host bits, like "
@@ -310,7 +310,7 @@ def _given(config: IPAMConfig) -> Subnet:
 
 def _plain(address: str) -> str:
     """The address in its usual spelling, without a prefix length: the kernel knows no other."""
-    return str(ip_address(pools.bare(address)))
+    return str(ip_address(addressing.bare(address)))
 
 
 def _check_alone(config: IPAMConfig) -> None:
@@ -323,27 +323,27 @@ def _check_alone(config: IPAMConfig) -> None:
 
 def _check_range(config: IPAMConfig) -> None:
     try:
-        part = pools.parse(config.ip_range)
+        part = addressing.parse(config.ip_range)
     except ValueError:
         raise InvalidArgument(
             f"invalid ip-range {config.ip_range}: it should be in CIDR notation with no host bits, like "
             "10.1.0.0/25"
         ) from None
-    whole = pools.parse(config.subnet)
+    whole = addressing.parse(config.subnet)
     if part.version != whole.version or not _within(part, whole):
         raise InvalidArgument(
             f"no matching subnet for range {config.ip_range}: it must lie in {config.subnet}"
         )
 
 
-def _within(part: pools.AnyNetwork, whole: pools.AnyNetwork) -> bool:
+def _within(part: addressing.AnyNetwork, whole: addressing.AnyNetwork) -> bool:
     return part.network_address in whole and part.broadcast_address in whole
 
 
 def _check_inside(what: str, address: str, subnet: str) -> None:
     try:
-        ip_address(pools.bare(address))
+        ip_address(addressing.bare(address))
     except ValueError:
         raise InvalidArgument(f"invalid address {address!r} for {what}: an IP address is expected") from None
-    if not pools.inside(pools.bare(address), subnet):
+    if not addressing.inside(addressing.bare(address), subnet):
         raise InvalidArgument(f"no matching subnet for {what} {address}: it must lie in {subnet}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from swarmpy.model import addressing
 from swarmpy.model.commands import (
     JoinNode,
     Leave,
@@ -70,7 +71,7 @@ def _check_outside(world: Snapshot, command: JoinNode) -> None:
     for what, given in (("--advertise-addr", command.address), ("--data-path-addr", command.data_address)):
         mine = pools.canonical(given)
         for network in world.networks if mine else ():
-            held = next((one.subnet for one in network.subnets if pools.inside(mine, one.subnet)), "")
+            held = next((one.subnet for one in network.subnets if addressing.inside(mine, one.subnet)), "")
             if held:
                 raise InvalidArgument(
                     f"this node's address {mine} lies in {held}, the subnet of network {network.name}: its "

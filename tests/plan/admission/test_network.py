@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from swarmpy.model import addressing
 from swarmpy.model.commands import (
     AddPools,
     CreateNetwork,
@@ -173,7 +174,7 @@ def test_ipv6_is_unique_local_and_beside_ipv4() -> None:
     world = create(create(begin(), "a", EnableIPv6=True), "b", EnableIPv6=True)
     (four, six), (_, other) = the(world, "a").subnets, the(world, "b").subnets
     assert four.subnet == "10.0.1.0/24"
-    assert pools.parse(six.subnet).is_private
+    assert addressing.parse(six.subnet).is_private
     assert six.subnet.startswith("fd")
     assert six.subnet != other.subnet
     assert six.gateway == pools.first_address(six.subnet)
