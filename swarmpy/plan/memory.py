@@ -15,7 +15,8 @@ from swarmpy.model.objects import Cluster, Node, Service, Task
 from swarmpy.plan.filters import Seats
 from swarmpy.plan.types import Plan, earliest
 from swarmpy.state.changes import Change
-from swarmpy.state.snapshot import Snapshot, Table
+from swarmpy.state.snapshot import Snapshot
+from swarmpy.state.table import Table
 
 
 @dataclass(slots=True)

@@ -25,7 +25,8 @@ from swarmpy.plan.admission import network as networks
 from swarmpy.plan.explain import explain
 from swarmpy.state.changes import Delete
 from swarmpy.state.invariants import check, check_transition
-from swarmpy.state.snapshot import Snapshot, Table
+from swarmpy.state.snapshot import Snapshot
+from swarmpy.state.table import Table
 
 from .worlds import GIB, Stage, node, spec
 
