@@ -265,35 +265,51 @@ def for_guest(world: Snapshot, wanted: Iterable[Attachment]) -> tuple[list[Attac
 # ---------------------------------------------------------------- nodes
 
 
-def of_nodes(_now: int, world: Snapshot) -> Plan:
-    """Every node has its own addresses in the ingress network, and none where there is no such network. A
-    node whose kernel has no IPv6 gets none of that kind: it takes part with the other."""
+def of_nodes(
+    _now: int, world: Snapshot, node_ids: Iterable[str]
+) -> tuple[tuple[Change, ...], frozenset[str]]:
+    """These nodes have their own addresses in the ingress network, and none where there is no such network. A
+    node whose kernel has no IPv6 gets none of that kind: it takes part with the other. The second part of
+    the answer: the ids of those for whom no address was left."""
     ingress = world.ingress_network()
     books = _Books(world)
     changes: list[Change] = []
-    for node in world.nodes:
+    lacking: set[str] = set()
+    for node_id in node_ids:
+        node = world.nodes[node_id]
         if ingress is None:
             if node.ingress:
                 changes.append(Put(replace(node, ingress=()), "the ingress network was removed"))
             continue
-        after = _of_node(books, ingress, node)
+        after, complete = _of_node(books, ingress, node)
+        if not complete:
+            lacking.add(node_id)
         if after != node.ingress:
             changes.append(Put(replace(node, ingress=after), "it takes part in the routing mesh"))
-    return Plan((*changes, *books.cursors()))
+    return (*changes, *books.cursors()), frozenset(lacking)
 
 
-def _of_node(books: _Books, ingress: Network, node: Node) -> tuple[str, ...]:
-    """What it has, and for each version that it lacks the next free address; as before where none is left."""
+def mesh_of(world: Snapshot) -> object:
+    """What of the ingress network the addresses of nodes depend on: equal as long as it is so."""
+    ingress = world.ingress_network()
+    return ingress and (ingress.id, *(one.subnet for one in ingress.subnets))
+
+
+def _of_node(books: _Books, ingress: Network, node: Node) -> tuple[tuple[str, ...], bool]:
+    """What it has, and for each version that it lacks the next free address, as before where none is left;
+    and whether it has all that it should have."""
     able = {4, 6} if IPV6 in node.description.features else {4}
     wanted = able & {_version(one) for one in ingress.subnets}
     kept = [one for one in node.ingress if pools.version(one) in wanted and _belongs(one, ingress)]
-    ledger = books.of(ingress.id)
+    complete = True
     for version in sorted(wanted - {pools.version(one) for one in kept}):
+        ledger = books.of(ingress.id)
         taken = ledger.take(frozenset({version})) if ledger else None
         if taken is None and version == 4:
-            return ()  # there is no taking part without
+            return (), False  # there is no taking part without
+        complete = complete and taken is not None
         kept += taken or ()
-    return tuple(sorted(kept, key=pools.version))
+    return tuple(sorted(kept, key=pools.version)), complete
 
 
 def _belongs(address: str, network: Network) -> bool:
