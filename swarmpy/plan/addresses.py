@@ -19,7 +19,7 @@ from swarmpy.model.errors import FailedPrecondition, InvalidArgument, NotFound
 from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.objects import Attachment, Network, Node, Subnet, Task, TaskStatus, Vip
 from swarmpy.plan import places, pools
-from swarmpy.plan.types import Plan
+from swarmpy.plan.types import NOTHING, Plan
 from swarmpy.state.changes import Change, Put
 from swarmpy.state.snapshot import Snapshot
 
@@ -190,17 +190,13 @@ def _vip(books: _Books, network_id: str, version: int) -> Vip | None:
 # ---------------------------------------------------------------- tasks
 
 
-def of_tasks(now: int, world: Snapshot) -> Plan:
-    """Every task that waits for a node gets its places in networks, or the reason why it cannot."""
-    open_tasks = [task for task in world.unplaced() if task.desired <= TaskState.COMPLETE]
-    if not open_tasks:
-        return Plan()
+def of_tasks(now: int, world: Snapshot, tasks: Iterable[Task]) -> Plan:
+    """These tasks, all that wait for their places in networks, get them, or the reason why they cannot."""
     books = _Books(world)
     changes: list[Change] = []
-    for task in sorted(open_tasks, key=lambda one: (one.created_at, one.slot, one.id)):
-        if not places.settled(world, task, books.ingress):
-            changes += _place(now, books, task)
-    return Plan((*changes, *books.cursors()))
+    for task in sorted(tasks, key=lambda one: (one.created_at, one.slot, one.id)):
+        changes += _place(now, books, task)
+    return Plan((*changes, *books.cursors())) if changes else NOTHING
 
 
 def _place(now: int, books: _Books, task: Task) -> list[Change]:
@@ -289,9 +285,8 @@ def of_nodes(
     return (*changes, *books.cursors()), frozenset(lacking)
 
 
-def mesh_of(world: Snapshot) -> object:
+def mesh_of(ingress: Network | None) -> object:
     """What of the ingress network the addresses of nodes depend on: equal as long as it is so."""
-    ingress = world.ingress_network()
     return ingress and (ingress.id, *(one.subnet for one in ingress.subnets))
 
 

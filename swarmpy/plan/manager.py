@@ -8,10 +8,10 @@ What does not belong here: any decision of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from swarmpy.model.objects import Node, Service
+from swarmpy.model.objects import Node, Service, Task
 from swarmpy.plan import (
     addresses,
     enforcer,
@@ -26,9 +26,9 @@ from swarmpy.plan import (
     restart,
     rollout,
 )
-from swarmpy.plan.filters import Seats
 from swarmpy.plan.memory import Known, Memory
 from swarmpy.plan.roster import Roster
+from swarmpy.plan.seats import Seats
 from swarmpy.plan.slots import Place, Slot, is_job
 from swarmpy.plan.types import NOTHING, Plan, earliest
 from swarmpy.state.changes import Change, Delete, Put
@@ -36,6 +36,7 @@ from swarmpy.state.snapshot import Snapshot
 
 OfWorld = Callable[[int, Snapshot], Plan]
 OfSeats = Callable[[int, Snapshot, Seats], Plan]
+OfTasks = Callable[[int, Snapshot, Collection[Task]], Plan]
 OfKnown = Callable[[int, Snapshot, Known], Plan]
 OfSlot = Callable[[int, Snapshot, Service, Slot], Plan]
 OfPlace = Callable[[int, Snapshot, Known, Place], Plan]
@@ -70,11 +71,12 @@ def _is_removed(known: Known) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One planner: of the whole world, of what its nodes hold, of each service, of places of each service,
-    of several services that share something, likewise of nodes."""
+    """One planner: of the whole world, of what its nodes hold, of the tasks that lack addresses, of each
+    service, of places of each service, of several services that share something, likewise of nodes."""
 
     world: OfWorld | None = None
     seats: OfSeats | None = None
+    lacking: OfTasks | None = None
     service: OfKnown | None = None
     place: OfPlace | None = None
     of: Callable[[Known], bool] = _living
@@ -144,7 +146,7 @@ STEPS = (
     Step(service=_rollout),
     _slots(promotion.of_slot, among=lambda roster: roster.preparing),
     Step(services=addresses.of_services),
-    Step(world=addresses.of_tasks),
+    Step(lacking=addresses.of_tasks),
     Step(seats=placement.plan, apart=True),
     Step(place=_reap, among=lambda roster: roster.unwanted),
     Step(place=_reap, of=_is_removed, among=lambda roster: roster.unwanted),
@@ -183,7 +185,7 @@ def _run(now: int, world: Snapshot, memory: Memory, most: int) -> Plan:
     wakes: list[int | None] = []
     memory.begin(now, world)
     for number, step in enumerate(STEPS):
-        if step.world is None and step.seats is None:
+        if step.world is None:
             memory.draft(working)
         decided = _Turn(number, step, now, working, memory, most).decide()
         if len(decided.changes) > most:
@@ -216,6 +218,9 @@ class _Turn:
             return step.world(now, world)
         if step.seats is not None:
             return step.seats(now, world, memory.seats)
+        if step.lacking is not None:
+            tasks = memory.seats.waiting.lacking.values()
+            return step.lacking(now, world, tasks) if tasks else NOTHING
         if step.services is not None:
             service_ids = memory.services(_exists)
             changes, restless = step.services(now, world, service_ids)

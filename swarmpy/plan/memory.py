@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from swarmpy.model.objects import Service, Task
+from swarmpy.model.objects import Network, Service, Task
 from swarmpy.plan.addresses import mesh_of
-from swarmpy.plan.filters import Seats
 from swarmpy.plan.roster import Roster, roster_of
+from swarmpy.plan.seats import Seats
 from swarmpy.plan.slots import Place
 from swarmpy.plan.survey import Survey
 from swarmpy.plan.types import earliest
@@ -46,8 +46,9 @@ class Memory:
         """All services by id, removed ones that have tasks included."""
         self.nodes: set[str] = set()
         """Ids of nodes to look at."""
-        self.seats = Seats()
+        self.seats = Seats(self._failed)
         self._world = Snapshot()
+        self._ingress: Network | None = None
         self._mesh: object = None
         self._stirred: set[str] = set()
         self._sleeping: set[str] = set()
@@ -127,21 +128,32 @@ class Memory:
         old, self._world = self._world, world
         if old is world:
             return
+        moved = old.networks is not world.networks and self._follow_networks(old, world)
         fresh = self._follow_services(old, world)
         self._follow_tasks(old, world, fresh)
+        if moved:  # who has all addresses is to be seen anew
+            self.seats.waiting.begin(world.unplaced(), self._ingress)
         self._follow_nodes(old, world)
-        if old.networks is not world.networks:
-            mesh = mesh_of(world)
-            if mesh != self._mesh:
-                self._mesh = mesh
-                self._stir_nodes(world.nodes.rows)
-            if old.networks.rows.keys() != world.networks.rows.keys():
-                for service_id, known in self.known.items():
-                    self._stir(service_id, known, ())
         if old.cluster is not world.cluster:
             self._stir_nodes(world.nodes.rows)
             for service_id, known in self.known.items():
                 self._stir_all(service_id, known)
+
+    def _follow_networks(self, old: Snapshot, world: Snapshot) -> bool:
+        """Take in networks; returns whether the ingress network is another one."""
+        before, self._ingress = self._ingress, world.ingress_network()
+        mesh = mesh_of(self._ingress)
+        if mesh != self._mesh:
+            self._mesh = mesh
+            self._stir_nodes(world.nodes.rows)
+        if old.networks.rows.keys() != world.networks.rows.keys():
+            for service_id, known in self.known.items():
+                self._stir(service_id, known, ())
+        return (before and before.id) != (self._ingress and self._ingress.id)
+
+    def _failed(self, _world: Snapshot, service_id: str) -> Iterable[Task]:
+        known = self.known.get(service_id)
+        return known.roster.failed.values() if known is not None else ()
 
     def _follow_services(self, old: Snapshot, world: Snapshot) -> set[str]:
         """Take in services; returns those whose roster is of the new world already."""
@@ -182,7 +194,6 @@ class Memory:
     def _follow_tasks(self, old: Snapshot, world: Snapshot, fresh: set[str]) -> None:
         was, present = old.tasks.rows, world.tasks.rows
         groups: dict[str, list[tuple[Task | None, Task | None]]] = {}
-        nodes: set[str] = set()
         for key in differing(old.tasks, world.tasks):
             before, after = was.get(key), present.get(key)
             task = after or before
@@ -192,18 +203,21 @@ class Memory:
             if group is None:
                 group = groups[task.service_id] = []
             group.append((before, after))
-            nodes.add(task.node_id)
-            if before is not None:
-                nodes.add(before.node_id)
-        self._stir_nodes(nodes)
-        for service_id in groups.keys() - fresh:
+        nodes: set[str] = set()
+        for service_id, pairs in groups.items():
+            nodes.update(task.node_id for pair in pairs for task in pair if task is not None)
+            self.seats.waiting.revise(pairs, self._ingress)
+            if service_id in fresh:
+                continue
             known = self.known.get(service_id)
             if known is None:
                 self._begin(service_id, None)
                 continue
-            self._stir(service_id, known, known.roster.revise(groups[service_id]))
+            self._stir(service_id, known, known.roster.revise(pairs))
             if known.service is None and not known.roster.slots:
                 self._begin(service_id, None)
+        self.seats.touched |= nodes
+        self._stir_nodes(nodes)
 
     def _follow_nodes(self, old: Snapshot, world: Snapshot) -> None:
         """Nodes matter to the services that have tasks on them, and to global ones."""
