@@ -39,7 +39,7 @@ def from_bytes(entropy: bytes) -> str:
 
 def derive(*parts: str | int) -> str:
     """The id determined by the parts (SHA-256 of their joined text): same parts, same id."""
-    text = "\x00".join(str(part) for part in parts)
+    text = "\x00".join(map(str, parts))
     return from_bytes(hashlib.sha256(text.encode()).digest())
 
 

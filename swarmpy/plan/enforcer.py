@@ -39,13 +39,13 @@ def of_node(now: int, world: Snapshot, node: Node) -> Plan:
     """The youngest tasks of one node whose reservations exceed what the node has (it shrank)."""
     if not _enforced(node):
         return Plan()
-    if not any(map(_reserves, {task.template for task in (world.bucket_on(node.id) or {}).values()})):
+    if not any(map(reserves, {task.template for task in (world.bucket_on(node.id) or {}).values()})):
         return Plan()  # the usual case, at little cost: many tasks have few templates
     # A node that says nothing of its size is not judged by it.
     cpus, memory = node.description.nano_cpus or _UNKNOWN, node.description.memory_bytes or _UNKNOWN
     changes: list[Change] = []
     reserving = [
-        task for task in world.tasks_on(node.id) if _reserves(task.template) and is_held(task.status.state)
+        task for task in world.tasks_on(node.id) if reserves(task.template) and is_held(task.status.state)
     ]
     for task in sorted(reserving, key=lambda one: (one.created_at, one.id)):
         asked = task.view.resources.reservations
@@ -56,7 +56,8 @@ def of_node(now: int, world: Snapshot, node: Node) -> Plan:
     return Plan(tuple(changes))
 
 
-def _reserves(template: str) -> bool:
+def reserves(template: str) -> bool:
+    """Whether tasks of the template reserve anything of their node."""
     asked = template_view(template).resources.reservations
     return bool(asked.nano_cpus or asked.memory_bytes)
 

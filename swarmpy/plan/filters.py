@@ -7,7 +7,7 @@ tasks. What belongs here: one node against one task. What does not: choosing amo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -116,20 +116,10 @@ class Seat:
     services: dict[str, int] = field(default_factory=dict)
     """Active tasks on it by service."""
     ports: set[HostPort] = field(default_factory=set)
-    shared: bool = False
-    """Whether the collections are another seat's, which is not to be changed."""
-
-    def copy(self, rank: int) -> Seat:
-        """One like it, to be filled."""
-        return Seat(self.node, rank, self.cpus, self.memory, self.generic, self.ready, self.total,
-                    self.services, self.ports, shared=True)  # fmt: skip
 
     def hold(self, task: Task, need: Needs) -> None:
         """Account for a task that the node holds (assigned, not ended); it counts as active while it is
         wanted, and keeps its reservations and ports until it has ended."""
-        if self.shared:
-            self.generic, self.services, self.ports = dict(self.generic), dict(self.services), set(self.ports)
-            self.shared = False
         self.cpus -= need.cpus
         self.memory -= need.memory
         for kind, value in need.generic:
@@ -140,7 +130,7 @@ class Seat:
             self.services[task.service_id] = self.services.get(task.service_id, 0) + 1
 
     def release(self, task: Task, need: Needs) -> None:
-        """Undo `hold`, of a task without ports: which of them others hold too is not kept."""
+        """Undo `hold`, but for ports: which of them others hold too is not kept."""
         self.cpus += need.cpus
         self.memory += need.memory
         for kind, value in need.generic:
@@ -163,20 +153,6 @@ def seat_of(node: Node, rank: int, tasks: list[Task]) -> Seat:
         if is_held(task.status.state):
             seat.hold(task, needs_of(task))
     return seat
-
-
-def revise(seat: Seat, before: Mapping[str, Task], after: Mapping[str, Task]) -> bool:
-    """Bring the seat of a node that held `before` to what it holds now. False, with nothing done, where only
-    `seat_of` can tell. That costs what the node holds; this, what changed of it."""
-    left = [task for key, task in before.items() if after.get(key) is not task and is_held(task.status.state)]
-    came = [task for key, task in after.items() if before.get(key) is not task and is_held(task.status.state)]
-    if any(needs_of(task).ports for task in left):
-        return False
-    for task in left:
-        seat.release(task, needs_of(task))
-    for task in came:
-        seat.hold(task, needs_of(task))
-    return True
 
 
 def is_ready(node: Node) -> bool:

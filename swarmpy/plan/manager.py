@@ -37,7 +37,8 @@ from swarmpy.state.snapshot import Snapshot
 OfWorld = Callable[[int, Snapshot], Plan]
 OfSeats = Callable[[int, Snapshot, Seats], Plan]
 OfTasks = Callable[[int, Snapshot, Collection[Task]], Plan]
-OfKnown = Callable[[int, Snapshot, Known], Plan]
+OfKnown = Callable[[int, Snapshot, Known, int], Plan]
+"""The last argument: changes of which no more are of use."""
 OfSlot = Callable[[int, Snapshot, Service, Slot], Plan]
 OfPlace = Callable[[int, Snapshot, Known, Place], Plan]
 OfNode = Callable[[int, Snapshot, Node], Plan]
@@ -106,8 +107,10 @@ def _slots(
     return Step(place=of_place, of=of, among=among)
 
 
-def _replicas(now: int, world: Snapshot, known: Known) -> Plan:
-    return replicas.of_service(now, world, known.service, known.roster) if known.service else NOTHING
+def _replicas(now: int, world: Snapshot, known: Known, most: int) -> Plan:
+    if known.service is None:
+        return NOTHING
+    return replicas.of_service(now, world, known.service, known.roster, min(most, replicas.ADDED))
 
 
 def _removed(now: int, _world: Snapshot, known: Known, place: Place) -> Plan:
@@ -121,7 +124,7 @@ def _global(now: int, world: Snapshot, known: Known, place: Place) -> Plan:
     return global_.of_place(now, world, known.service, str(place), held) if known.service else NOTHING
 
 
-def _rollout(now: int, world: Snapshot, known: Known) -> Plan:
+def _rollout(now: int, world: Snapshot, known: Known, _most: int) -> Plan:
     if known.service is None:
         return NOTHING
     return rollout.of_service(now, world, known.service, known.roster, known.survey)
@@ -142,7 +145,7 @@ STEPS = (
     Step(service=_replicas),
     Step(place=_removed, of=_is_removed),
     Step(place=_global, of=_is_global),
-    _slots(restart.of_slot),
+    _slots(restart.of_slot, among=lambda roster: roster.broken),
     Step(service=_rollout),
     _slots(promotion.of_slot, among=lambda roster: roster.preparing),
     Step(services=addresses.of_services),
@@ -157,9 +160,9 @@ last: placement counts failures). What each depends on is what memory.py says; w
 say so there."""
 
 
-MOST = 2000
-"""Changes of one step in one plan at most; it goes on at once in the next. A batch holds no more than half of
-it, and a leader that works out tens of thousands for each batch is silent for too long."""
+MOST = 1000
+"""Changes of one step in one plan at most; it goes on at once in the next. A batch holds no more, and a
+leader that works out tens of thousands for each batch is silent for too long."""
 
 
 def plan(now: int, world: Snapshot, most: int = MOST) -> Plan:
@@ -253,7 +256,7 @@ class _Turn:
         for count, service_id in enumerate(service_ids):
             known = self.memory.known[service_id]
             if self.step.service is not None:
-                decided = self.step.service(self.now, self.world, known)
+                decided = self.step.service(self.now, self.world, known, self.most + 1 - len(changes))
                 self.memory.wake(service_id, (self.number, None), decided.wake_at)
                 changes += decided.changes
             elif self.step.place is not None:

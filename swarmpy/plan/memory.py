@@ -10,14 +10,16 @@ What does not belong here: any decision; forgetting everything must never change
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
+from swarmpy.model.lifecycle import NodeState
 from swarmpy.model.objects import Network, Service, Task
 from swarmpy.plan.addresses import mesh_of
+from swarmpy.plan.enforcer import reserves
 from swarmpy.plan.roster import Roster, roster_of
 from swarmpy.plan.seats import Seats
-from swarmpy.plan.slots import Place
+from swarmpy.plan.slots import Place, usable
 from swarmpy.plan.survey import Survey
 from swarmpy.plan.types import earliest
 from swarmpy.state.snapshot import Snapshot
@@ -50,6 +52,8 @@ class Memory:
         self._world = Snapshot()
         self._ingress: Network | None = None
         self._mesh: object = None
+        self._usable: set[str] = set()
+        """Ids of nodes on which tasks may stay."""
         self._stirred: set[str] = set()
         self._sleeping: set[str] = set()
         self._node_wakes: dict[tuple[int, str], int] = {}
@@ -86,7 +90,7 @@ class Memory:
             if service_id in self.known:
                 self.known[service_id].roster.restless |= places
                 self._stirred.add(service_id)
-        self.nodes = self._nodes_again & self._world.nodes.rows.keys()
+        self.nodes, self._nodes_again = self._nodes_again, set()
         wakes = (at for service_id in self._sleeping for at in self.known[service_id].wakes.values())
         return earliest((*wakes, *self._node_wakes.values()))
 
@@ -129,11 +133,19 @@ class Memory:
         if old is world:
             return
         moved = old.networks is not world.networks and self._follow_networks(old, world)
+        nodes = [
+            key for key in differing(old.nodes, world.nodes) if old.nodes.get(key) is not world.nodes.get(key)
+        ]  # fmt: skip
+        for key in nodes:
+            if usable(world.nodes.get(key)):
+                self._usable.add(key)
+            else:
+                self._usable.discard(key)
         fresh = self._follow_services(old, world)
         self._follow_tasks(old, world, fresh)
         if moved:  # who has all addresses is to be seen anew
             self.seats.waiting.begin(world.unplaced(), self._ingress)
-        self._follow_nodes(old, world)
+        self._follow_nodes(world, nodes)
         if old.cluster is not world.cluster:
             self._stir_nodes(world.nodes.rows)
             for service_id, known in self.known.items():
@@ -183,7 +195,7 @@ class Memory:
     def _begin(self, service_id: str, service: Service | None) -> None:
         """A service that was made, removed, or is not known."""
         self._sleeping.discard(service_id)
-        roster = roster_of(self._world.bucket(service_id), service)
+        roster = roster_of(self._world.bucket(service_id), service, self._usable)
         if service is None and not roster.slots:
             self.known.pop(service_id, None)
             self._stirred.discard(service_id)
@@ -203,10 +215,10 @@ class Memory:
             if group is None:
                 group = groups[task.service_id] = []
             group.append((before, after))
-        nodes: set[str] = set()
         for service_id, pairs in groups.items():
-            nodes.update(task.node_id for pair in pairs for task in pair if task is not None)
+            self.seats.note(pairs)
             self.seats.waiting.revise(pairs, self._ingress)
+            self._of_nodes(world, pairs)
             if service_id in fresh:
                 continue
             known = self.known.get(service_id)
@@ -216,26 +228,34 @@ class Memory:
             self._stir(service_id, known, known.roster.revise(pairs))
             if known.service is None and not known.roster.slots:
                 self._begin(service_id, None)
-        self.seats.touched |= nodes
-        self._stir_nodes(nodes)
 
-    def _follow_nodes(self, old: Snapshot, world: Snapshot) -> None:
-        """Nodes matter to the services that have tasks on them, and to global ones."""
-        if old.nodes is world.nodes:
-            return
-        every = [(key, known) for key, known in self.known.items() if known.roster.is_global]
-        for node_id in differing(old.nodes, world.nodes):
-            if old.nodes.get(node_id) is world.nodes.get(node_id):
-                continue
-            self._stir_nodes((node_id,))
-            if node_id not in world.nodes:
+    def _of_nodes(self, world: Snapshot, changed: list[tuple[Task | None, Task | None]]) -> None:
+        """Tasks matter to judgements of their nodes only where they reserve something (enforcer), or the node
+        is not ready, where nothing may be left of them (liveness)."""
+        tasks = [task for pair in changed for task in pair if task is not None and task.node_id]
+        reserving = any(map(reserves, {task.template for task in tasks}))
+        for node_id in {task.node_id for task in tasks}:
+            node = world.nodes.get(node_id)
+            if node is not None and (reserving or node.status.state is not NodeState.READY):
+                self._stir_nodes((node_id,))
+
+    def _follow_nodes(self, world: Snapshot, nodes: Collection[str]) -> None:
+        """Nodes that changed matter to the services that have tasks on them, and to global ones."""
+        every = [(key, known) for key, known in self.known.items() if known.roster.is_global] if nodes else []
+        for node_id in nodes:
+            if node_id in world.nodes:
+                self._stir_nodes((node_id,))
+            else:
                 self.nodes.discard(node_id)
+                self._nodes_again.discard(node_id)
                 self._node_wakes = {
                     waker: at for waker, at in self._node_wakes.items() if waker[1] != node_id
                 }
             for task in (world.bucket_on(node_id) or {}).values():
                 known = self.known[task.service_id]
-                self._stir(task.service_id, known, (known.roster.place_of(task),))
+                place = known.roster.place_of(task)
+                known.roster.recheck(place)
+                self._stir(task.service_id, known, (place,))
             for service_id, known in every:
                 self._stir(service_id, known, (node_id,))
 
@@ -251,7 +271,7 @@ class Memory:
             self._stir(service_id, known, list(self._world.nodes.rows))
 
     def _stir_nodes(self, nodes: Iterable[str]) -> None:
-        present = self._world.nodes.rows.keys() & nodes
-        self.nodes |= present
+        stirred = set(nodes)
+        self.nodes |= stirred
         if self._again is not None:
-            self._nodes_again |= present
+            self._nodes_again |= stirred

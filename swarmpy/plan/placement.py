@@ -41,16 +41,15 @@ Order = tuple[int, int, int, int]
 def plan(now: int, world: Snapshot, seats: Seats | None = None) -> Plan:
     """Every task that waits for a node gets one, or the reason why none fits. Tasks without their addresses
     are not looked at: they have their reason already (addresses.py). With `seats` only those who wait are
-    looked at for whom something changed since the last plan; its `waiting` and `touched` must be up to the
-    world."""
+    looked at for whom something changed since the last plan; it must have been told of all tasks that
+    changed."""
     if seats is None:
         seats = Seats()
         seats.waiting.revise(((None, task) for task in world.unplaced()), world.ingress_network())
-    waiting = seats.waiting
+    waiting, changed = seats.waiting, seats.settle(world)
     if not waiting:
         seats.forget()
         return NOTHING
-    changed = seats.settle(world)
     waiting.active |= waiting.of_kinds(seats.revise(changed))
     waiting.restless |= waiting.given_on(seats.all[rank].node.id for rank in changed)
     board = Board(now, world, seats)
@@ -126,7 +125,7 @@ class Board:
     def left_waiting(self) -> list[Change]:
         """The tasks that fit nowhere, with the reasons: also those that were not looked at, whose reason is
         another now that the others are placed."""
-        waiting, drafted = self._kept.waiting, list(self._kept.drafted)
+        waiting, drafted = self._kept.waiting, self._kept.drafted
         changes: list[Change] = []
         # Who gets a node in this plan may not be on it in the next world: that is looked at again.
         again = waiting.restless - self._given
@@ -221,13 +220,13 @@ class Board:
     # ---- the changes
 
     def _assigned(self, task: Task, rank: int, need: Needs, message: str) -> Put:
-        seat = self._kept.draft(rank)
+        seat = self.seats[rank]
         before, total = seat.services.get(task.service_id, 0), seat.total
-        seat.hold(task, need)
         placed = msgspec.structs.replace(
             task, node_id=seat.node.id, state_since=self.now,
             status=TaskStatus(state=TaskState.ASSIGNED, at=self.now, message=message),
         )  # fmt: skip
+        self._kept.draft(placed, need)
         where = f"placed on node {seat.node.hostname}"
         if message == MESSAGE_CONFIRMED:
             return Put(placed, where)

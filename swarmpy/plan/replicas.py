@@ -30,8 +30,8 @@ def of_removed(now: int, slot: Slot) -> Plan:
     ))  # fmt: skip
 
 
-def of_service(now: int, world: Snapshot, service: Service, roster: Roster) -> Plan:
-    """One service: slots added from the lowest free number, or removed in Swarm's order."""
+def of_service(now: int, world: Snapshot, service: Service, roster: Roster, most: int = ADDED) -> Plan:
+    """One service: at most so many slots added from the lowest free number, or removed in Swarm's order."""
     if service.view.is_global or is_job(service):
         return NOTHING
     wanted = replicas_of(service)
@@ -39,15 +39,15 @@ def of_service(now: int, world: Snapshot, service: Service, roster: Roster) -> P
     changes: list[Change] = []
     if excess > 0:
         why = f"service {service.name} was scaled down to {wanted}"
-        for place in victims(roster, min(excess, ADDED)):
+        for place in victims(roster, min(excess, most)):
             changes += _removed(now, roster.slots[place], why)
     elif excess < 0:
-        changes += _added(now, world, service, roster, min(-excess, ADDED))
+        changes += _added(now, world, service, roster, min(-excess, most))
     for place in sorted(roster.vacant):
         if isinstance(place, int) and place > wanted:
             why = f"slot {place} of service {service.name} is no longer used"
             changes += _removed(now, roster.slots[place], why)
-    return Plan(tuple(changes), now if abs(excess) > ADDED else None)
+    return Plan(tuple(changes), now if abs(excess) > most else None)
 
 
 def _added(now: int, world: Snapshot, service: Service, roster: Roster, count: int) -> list[Change]:

@@ -6,9 +6,9 @@ be looked at. What does not: what to do about them (replicas, restart, rollout, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 
-from swarmpy.model.lifecycle import TaskState
+from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.objects import Service, Task
 from swarmpy.plan.policy import occupants
 from swarmpy.plan.slots import Place, Slot, slot_of
@@ -17,16 +17,19 @@ FAILURES = (TaskState.FAILED, TaskState.REJECTED)
 
 
 class Roster:
-    """The slots of one service; places without any task have none."""
+    """The slots of one service; places without any task have none. `usable`: ids of the nodes on which tasks
+    may stay, as they are at present: shared with whoever keeps them so."""
 
-    def __init__(self, tasks: Iterable[Task] = (), *, is_global: bool = False) -> None:
-        self.is_global = is_global
+    def __init__(self, tasks: Iterable[Task], usable: Set[str], *, is_global: bool = False) -> None:
+        self.is_global, self._usable = is_global, usable
         self.slots: dict[Place, Slot] = {}
         """Also those whose tasks are all to be removed."""
         self.filled: set[Place] = set()
         """Places that something fills (policy.occupants)."""
         self.vacant: set[Place] = set()
         """Places with tasks that do not fill them."""
+        self.broken: set[Place] = set()
+        """Places with a wanted task that cannot go on where it is (restart.py)."""
         self.preparing: set[Place] = set()
         """Places with a task that may start later (desired READY)."""
         self.unwanted: set[Place] = set()
@@ -55,20 +58,35 @@ class Roster:
     def revise(self, changed: Iterable[tuple[Task | None, Task | None]]) -> list[Place]:
         """Take in what became of tasks: each as it was and as it is, None where it was or is not. Returns
         their places."""
-        touched: dict[Place, dict[str, Task | None]] = {}
+        touched: list[Place] = []
         for old, new in changed:
             if old is not None:
-                touched.setdefault(self.place_of(old), {})[old.id] = None
                 self._count(old, -1)
             if new is not None:
-                touched.setdefault(self.place_of(new), {})[new.id] = new
                 self._count(new, 1)
-        for place, tasks in touched.items():
+            task = new or old
+            if task is None:
+                continue
+            place = self.place_of(task)
+            touched.append(place)
             slot = self.slots.get(place)
-            known = {task.id: task for task in (*slot.tasks, *slot.leaving)} if slot is not None else {}
-            known_and_new = known | tasks
-            self._set(place, [task for task in known_and_new.values() if task is not None])
-        return list(touched)
+            if slot is None or (len(slot.tasks) == 1 and slot.tasks[0].id == task.id and not slot.leaving):
+                tasks = []
+            else:
+                tasks = [one for one in (*slot.tasks, *slot.leaving) if one.id != task.id]
+            if new is not None:
+                tasks.append(new)
+            self._set(place, tasks)
+        return touched
+
+    def recheck(self, place: Place) -> None:
+        """The node of a task of the place changed."""
+        slot = self.slots.get(place)
+        _put(self.broken, place, slot is not None and any(map(self._is_broken, slot.live)))
+        self.stir(place)
+
+    def _is_broken(self, task: Task) -> bool:
+        return task.status.state in TERMINAL or (bool(task.node_id) and task.node_id not in self._usable)
 
     def _count(self, task: Task, number: int) -> None:
         count = self.versions.get(task.spec_version, 0) + number
@@ -83,25 +101,31 @@ class Roster:
                 self.failed.pop(task.id, None)
 
     def _set(self, place: Place, tasks: list[Task]) -> None:
-        filled, vacant = self.filled, self.vacant
-        if not tasks:
-            self.slots.pop(place, None)
-            for places in (filled, vacant, self.preparing, self.unwanted):
-                places.discard(place)
-        elif len(tasks) == 1 and tasks[0].desired == TaskState.RUNNING:  # as almost all are
-            self.slots[place] = Slot(place, (tasks[0],))
+        filled, low = self.filled, self._low
+        if len(tasks) == 1 and tasks[0].desired == TaskState.RUNNING:  # as almost all are
+            [task] = tasks
+            self.slots[place] = Slot(place, (task,))
             filled.add(place)
-            if place in vacant or place in self.preparing or place in self.unwanted:
-                for places in (vacant, self.preparing, self.unwanted):
+            for places in (self.vacant, self.preparing, self.unwanted):
+                if places:
                     places.discard(place)
-        else:
+            if self._is_broken(task):
+                self.broken.add(place)
+            elif self.broken:
+                self.broken.discard(place)
+        elif tasks:
             slot = self.slots[place] = slot_of(place, tasks)
             held = bool(slot.tasks) and bool(occupants(slot))
             _put(filled, place, held)
-            _put(vacant, place, bool(slot.tasks) and not held)
+            _put(self.vacant, place, bool(slot.tasks) and not held)
+            _put(self.broken, place, any(map(self._is_broken, slot.live)))
             _put(self.preparing, place, any(task.desired == TaskState.READY for task in slot.tasks))
             _put(self.unwanted, place, any(task.desired > TaskState.RUNNING for task in tasks))
-        if isinstance(place, int) and place <= self._low and place not in filled:
+        else:
+            self.slots.pop(place, None)
+            for places in (filled, self.vacant, self.broken, self.preparing, self.unwanted):
+                places.discard(place)
+        if isinstance(place, int) and place <= low and place not in filled:
             self._low = place - 1
         self.stir(place)
 
@@ -121,13 +145,6 @@ class Roster:
             if number not in self.filled:
                 yield number
 
-    def kept(self, places: Iterable[Place]) -> Iterator[Slot]:
-        """The slots of these places, in order, as far as they have tasks that are not to be removed."""
-        for place in sorted(places):
-            slot = self.slots.get(place)
-            if slot is not None and slot.tasks:
-                yield slot
-
 
 def _put(places: set[Place], place: Place, member: bool) -> None:
     if member:
@@ -136,8 +153,8 @@ def _put(places: set[Place], place: Place, member: bool) -> None:
         places.discard(place)
 
 
-def roster_of(tasks: Mapping[str, Task] | None, service: Service | None) -> Roster:
+def roster_of(tasks: Mapping[str, Task] | None, service: Service | None, usable: Set[str]) -> Roster:
     """The roster of a service, or of one that was removed."""
     held = list((tasks or {}).values())
     is_global = service.view.is_global if service is not None else any(not task.slot for task in held)
-    return Roster(held, is_global=is_global)
+    return Roster(held, usable, is_global=is_global)

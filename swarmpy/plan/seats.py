@@ -7,12 +7,13 @@ What does not: what a task needs and whether a node has it (filters.py), which n
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from swarmpy.model import ids
+from swarmpy.model.lifecycle import TaskState, is_held
 from swarmpy.model.objects import Node, Task
-from swarmpy.plan.filters import FILTERS, Needs, Seat, first_failing, revise, seat_of, sentence, static_fit
+from swarmpy.plan.filters import FILTERS, Needs, Seat, first_failing, needs_of, seat_of, sentence, static_fit
 from swarmpy.plan.waiting import Kind, Waiting
 from swarmpy.state.snapshot import Snapshot
 from swarmpy.state.table import Table, differing
@@ -77,44 +78,66 @@ class Seats:
         """By node id."""
         self.waiting = Waiting()
         self.failed = failed
-        self.touched: set[str] = set()
-        """Ids of nodes of which tasks changed."""
         self._table: Table[Node] | None = None
-        self._buckets: dict[str, Mapping[str, Task] | None] = {}
-        self._drafts: dict[int, Seat] = {}
+        self._changed: list[tuple[Task | None, Task | None]] = []
+        """What became of tasks since the seats were settled, as far as it matters to them."""
+        self._drafts: dict[str, Task] = {}
+        """Tasks that the last plan put on seats, by id."""
         self._fit: dict[tuple[object, ...], tuple[Needs, list[int]]] = {}
         self._reasons: dict[Kind, Reasons] = {}
 
     # ---- one plan
 
-    def settle(self, world: Snapshot) -> set[int]:
-        """Drop the drafts of the last plan, and bring the seats up to the world. Returns the ranks of those
-        that may have changed since that plan."""
-        changed = set(self._drafts)
-        for rank, seat in self._drafts.items():
-            self.all[rank] = seat
-        self._drafts = {}
-        if self._table is not world.nodes:
-            changed = self._follow_nodes(world, changed)
-        for node_id in self.touched:
-            if node_id in self.ranks:
-                rank = self.ranks[node_id]
-                self._follow_tasks(world, self.all[rank])
-                changed.add(rank)
-        self.touched = set()
-        return changed
+    def note(self, changed: Iterable[tuple[Task | None, Task | None]]) -> None:
+        """Take in what became of tasks: each as it was and as it is."""
+        self._changed += (pair for pair in changed if _weight(pair[0]) != _weight(pair[1]))
 
-    def draft(self, rank: int) -> Seat:
-        """The seat, to be filled in this plan."""
-        if rank not in self._drafts:
-            seat = self._drafts[rank] = self.all[rank]
-            self.all[rank] = seat.copy(rank)
-        return self.all[rank]
+    def settle(self, world: Snapshot) -> set[int]:
+        """Bring the seats from what the last plan made of them to the world. Returns the ranks of those that
+        may be others than before that plan."""
+        changed = {self.ranks[task.node_id] for task in self._drafts.values()}
+        stale: set[str] = set()
+        for before, after in self._changed:
+            if before is not None:
+                self._release(before, stale)
+            draft = self._drafts.pop(after.id, None) if after is not None else None
+            if draft is not None and _weight(draft) != _weight(after):
+                self._release(draft, stale)
+                draft = None
+            if after is not None and draft is None:
+                self._hold(after)
+            changed.update(
+                self.ranks[one.node_id] for one in (before, after) if one and one.node_id in self.ranks
+            )
+        for task in self._drafts.values():
+            self._release(task, stale)
+        self._changed, self._drafts = [], {}
+        for node_id in stale:
+            rank = self.ranks[node_id]
+            self.all[rank] = seat_of(self.all[rank].node, rank, world.tasks_on(node_id))
+        return changed if self._table is world.nodes else self._follow_nodes(world, changed)
+
+    def _hold(self, task: Task) -> None:
+        if task.node_id in self.ranks and is_held(task.status.state):
+            self.all[self.ranks[task.node_id]].hold(task, needs_of(task))
+
+    def _release(self, task: Task, stale: set[str]) -> None:
+        """Undo `_hold`. Which ports others hold too is not kept: such seats are made anew."""
+        if task.node_id in self.ranks and is_held(task.status.state):
+            need = needs_of(task)
+            self.all[self.ranks[task.node_id]].release(task, need)
+            if need.ports:
+                stale.add(task.node_id)
+
+    def draft(self, task: Task, need: Needs) -> None:
+        """Put a task on its seat, in this plan."""
+        self._drafts[task.id] = task
+        self.all[self.ranks[task.node_id]].hold(task, need)
 
     @property
-    def drafted(self) -> Iterable[int]:
+    def drafted(self) -> set[int]:
         """The ranks of those that are being filled."""
-        return self._drafts.keys()
+        return {self.ranks[task.node_id] for task in self._drafts.values()}
 
     def fitting(self, need: Needs) -> list[int]:
         """The ranks of those that may take such a task if they have room."""
@@ -159,7 +182,7 @@ class Seats:
         for node_id in changed:
             rank = self.ranks[node_id]
             ranks.add(rank)
-            seat = self.all[rank] = self._seat(world, table[node_id], rank)
+            seat = self.all[rank] = seat_of(table[node_id], rank, world.tasks_on(node_id))
             for need, found in self._fit.values():
                 _refit(found, seat, fits=static_fit(need, seat))
         return ranks
@@ -171,28 +194,20 @@ class Seats:
         for rank, node in enumerate(sorted(world.nodes.rows.values(), key=lambda node: shuffle(node.id))):
             seat = known.get(node.id)
             if seat is None or node.id in changed:
-                seat = self._seat(world, node, rank)
+                seat = seat_of(node, rank, world.tasks_on(node.id))
             seat.rank = rank
             self.all.append(seat)
             self.ranks[node.id] = rank
-        for node_id in self._buckets.keys() - self.ranks.keys():
-            del self._buckets[node_id]
         self.waiting.active.update(self.waiting.crowds)
         self.waiting.restless.update(self.waiting.given)
         return set(range(len(self.all)))
 
-    def _seat(self, world: Snapshot, node: Node, rank: int) -> Seat:
-        self._buckets[node.id] = world.bucket_on(node.id)
-        return seat_of(node, rank, world.tasks_on(node.id))
 
-    def _follow_tasks(self, world: Snapshot, seat: Seat) -> None:
-        before, after = self._buckets[seat.node.id] or {}, world.bucket_on(seat.node.id)
-        if after is before:
-            return
-        if revise(seat, before, after or {}):
-            self._buckets[seat.node.id] = after
-        else:
-            self.all[seat.rank] = self._seat(world, seat.node, seat.rank)
+def _weight(task: Task | None) -> object:
+    """What of a task matters to seats: equal weights, no difference."""
+    if task is None or not task.node_id or not is_held(task.status.state):
+        return None
+    return (task.node_id, task.desired <= TaskState.COMPLETE)
 
 
 def _refit(found: list[int], seat: Seat, *, fits: bool) -> None:

@@ -123,6 +123,11 @@ class Edit(Generic[V]):
             self._size += 1
         self._over[key] = value
 
+    def put(self, key: str, value: V, *, fresh: bool) -> None:
+        """Set a row of which it is known whether it is a new one."""
+        self._over[key] = value
+        self._size += fresh
+
     def pop(self, key: str) -> V | None:
         """Remove the row and return it, None where there is none."""
         found = self.get(key)

@@ -173,10 +173,10 @@ class _Rows(Generic[O]):
         self.base, self.rows = base, Edit(base.rows)
         self.keys: list[str] = []
 
-    def put(self, item: O) -> None:
+    def put(self, item: O, *, fresh: bool) -> None:
         """Add the object, or replace it."""
         self.keys.append(item.id)
-        self.rows[item.id] = item
+        self.rows.put(item.id, item, fresh=fresh)
 
     def pop(self, key: str) -> O | None:
         """Remove the object and return it; None where there is none."""
@@ -240,7 +240,7 @@ class _Editor:
         table = self._rows(kind)
         old = table.rows.get(item.id)
         item = self._stamped(item, old)
-        table.put(item)
+        table.put(item, fresh=old is None)
         if isinstance(item, Task):
             self._index_task(item, cast("Task | None", old))
         elif isinstance(item, Guest):
@@ -262,19 +262,22 @@ class _Editor:
         )  # fmt: skip
 
     def _index_task(self, item: Task, old: Task | None) -> None:
-        if old is not None and old.node_id != item.node_id:
-            self._unlink_node(old)
-        if old is not None and old.networks != item.networks:
-            self._unlink_networks(old)
-        self.by_service[item.service_id][item.id] = item
-        if item.node_id:
-            self.by_node[item.node_id][item.id] = item
+        key, node_id, moved = item.id, item.node_id, old is None
+        if old is not None:
+            if old.node_id != node_id:
+                self._unlink_node(old)
+                moved = True
+            if old.networks != item.networks:
+                self._unlink_networks(old)
+        self.by_service[item.service_id].put(key, item, fresh=old is None)
+        if node_id:
+            self.by_node[node_id].put(key, item, fresh=moved)
         for place in item.networks:
-            self.by_network[place.network_id][item.id] = item
+            self.by_network[place.network_id][key] = item
         if item.status.state < TaskState.ASSIGNED:
-            self._open()[item.id] = item
+            self._open()[key] = item
         elif old is not None and old.status.state < TaskState.ASSIGNED:
-            self._open().pop(item.id)
+            self._open().pop(key)
 
     def _delete(self, kind: str, key: str) -> None:
         old = self._rows(kind).pop(key)
