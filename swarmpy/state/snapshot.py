@@ -206,7 +206,11 @@ class _Editor:
     def run(self, changes: Iterable[Change]) -> Snapshot:
         for change in changes:
             if isinstance(change, Put):
-                self._put(change.item)
+                item = change.item
+                if type(item) is Task:  # as most are
+                    self._put_task(item)
+                else:
+                    self._put(item)
             else:
                 self._delete(change.kind, change.id)
         base = self.base
@@ -241,9 +245,7 @@ class _Editor:
         old = table.rows.get(item.id)
         item = self._stamped(item, old)
         table.put(item, fresh=old is None)
-        if isinstance(item, Task):
-            self._index_task(item, cast("Task | None", old))
-        elif isinstance(item, Guest):
+        if isinstance(item, Guest):
             if old is not None:
                 self._unlink_guest(cast("Guest", old))
             self.guests_on[item.node_id][item.id] = item
@@ -261,15 +263,20 @@ class _Editor:
             created_at=old.created_at if old is not None else (item.created_at or self.at),
         )  # fmt: skip
 
-    def _index_task(self, item: Task, old: Task | None) -> None:
-        key, node_id, moved = item.id, item.node_id, old is None
+    def _put_task(self, item: Task) -> None:
+        table: _Rows[Task] = self.tables.get("task") or self._rows("task")
+        key, node_id = item.id, item.node_id
+        old = table.rows.get(key)
+        item = self._stamped(item, old)
+        fresh = moved = old is None
         if old is not None:
             if old.node_id != node_id:
                 self._unlink_node(old)
                 moved = True
             if old.networks != item.networks:
                 self._unlink_networks(old)
-        self.by_service[item.service_id].put(key, item, fresh=old is None)
+        table.put(item, fresh=fresh)
+        self.by_service[item.service_id].put(key, item, fresh=fresh)
         if node_id:
             self.by_node[node_id].put(key, item, fresh=moved)
         for place in item.networks:
