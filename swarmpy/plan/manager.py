@@ -8,7 +8,7 @@ What does not belong here: any decision of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from swarmpy.model.objects import Node, Service, Task
@@ -176,6 +176,11 @@ class Planner:
 
     def __init__(self, most: int = MOST) -> None:
         self._memory, self._most = Memory(), most
+
+    def prepare(self, world: Snapshot) -> Iterator[None]:
+        """Take in a world before the first plan, in portions: a leader that begins must not be silent while
+        it gets to know a hundred thousand tasks. It need not be the world that is planned then."""
+        return self._memory.prepare(world)
 
     def plan(self, now: int, world: Snapshot) -> Plan:
         """Everything that should change now, one change per object, and when to look again."""

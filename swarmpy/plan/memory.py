@@ -10,7 +10,7 @@ What does not belong here: any decision; forgetting everything must never change
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from swarmpy.model.lifecycle import NodeState
@@ -25,6 +25,10 @@ from swarmpy.plan.types import earliest
 from swarmpy.state.snapshot import Snapshot
 from swarmpy.state.table import differing
 
+Pairs = list[tuple[Task | None, Task | None]]
+"""Tasks as they were and as they are."""
+PORTION = 1000
+"""Tasks that are taken in at once."""
 Waker = tuple[int, Place | None]
 """(number of a step, place; None for the service as a whole)."""
 
@@ -38,6 +42,11 @@ class Known:
     survey: Survey = field(default_factory=Survey)
     wakes: dict[Waker, int] = field(default_factory=dict)
     """When to look again although nothing changed."""
+
+
+def batched(pairs: Pairs) -> Iterator[Pairs]:
+    """The pairs in portions."""
+    return (pairs[start : start + PORTION] for start in range(0, len(pairs), PORTION))
 
 
 class Memory:
@@ -62,10 +71,16 @@ class Memory:
 
     # ---- in the order of a plan
 
+    def prepare(self, world: Snapshot) -> Iterator[None]:
+        """Take in a world in portions, each of which takes but a few milliseconds."""
+        yield from self._follow(world)
+        yield from self.seats.prepare(world)
+
     def begin(self, now: int, world: Snapshot) -> None:
         """Find out what to look at."""
         self._again = None
-        self._follow(world)
+        for _ in self._follow(world):
+            pass
         self._again, self._nodes_again = {}, set()
         for service_id in self._sleeping:
             known = self.known[service_id]
@@ -78,7 +93,8 @@ class Memory:
 
     def draft(self, world: Snapshot) -> None:
         """Look at what the steps before have made of the world."""
-        self._follow(world)
+        for _ in self._follow(world):
+            pass
 
     def end(self) -> int | None:
         """Nothing is looked at again but drafts and what was put off. Returns when to look again."""
@@ -128,7 +144,7 @@ class Memory:
 
     # ---- following the world
 
-    def _follow(self, world: Snapshot) -> None:
+    def _follow(self, world: Snapshot) -> Iterator[None]:
         old, self._world = self._world, world
         if old is world:
             return
@@ -142,7 +158,11 @@ class Memory:
             else:
                 self._usable.discard(key)
         fresh = self._follow_services(old, world)
-        self._follow_tasks(old, world, fresh)
+        for service_id in fresh:
+            yield from self._enlist(
+                service_id, [(None, task) for task in (world.bucket(service_id) or {}).values()]
+            )
+        yield from self._follow_tasks(old, world, fresh)
         if moved:  # who has all addresses is to be seen anew
             self.seats.waiting.begin(world.unplaced(), self._ingress)
         self._follow_nodes(world, nodes)
@@ -193,19 +213,27 @@ class Memory:
         return fresh
 
     def _begin(self, service_id: str, service: Service | None) -> None:
-        """A service that was made, removed, or is not known."""
+        """A service that was made, removed, or is not known; its tasks are to be enlisted."""
         self._sleeping.discard(service_id)
-        roster = roster_of(self._world.bucket(service_id), service, self._usable)
-        if service is None and not roster.slots:
-            self.known.pop(service_id, None)
-            self._stirred.discard(service_id)
-            return
-        known = self.known[service_id] = Known(service, roster)
-        self._stir_all(service_id, known)
+        self.known[service_id] = known = Known(
+            service, roster_of(self._world.bucket(service_id), service, self._usable)
+        )
+        self._stir(service_id, known, self._world.nodes.rows if known.roster.is_global else ())
 
-    def _follow_tasks(self, old: Snapshot, world: Snapshot, fresh: set[str]) -> None:
+    def _enlist(self, service_id: str, changed: Pairs) -> Iterator[None]:
+        """Put tasks into the roster, as they were and as they are."""
+        known = self.known[service_id]
+        for portion in batched(changed):
+            self._stir(service_id, known, known.roster.revise(portion))
+            yield
+        if known.service is None and not known.roster.slots:
+            del self.known[service_id]
+            self._sleeping.discard(service_id)
+            self._stirred.discard(service_id)
+
+    def _follow_tasks(self, old: Snapshot, world: Snapshot, fresh: set[str]) -> Iterator[None]:
         was, present = old.tasks.rows, world.tasks.rows
-        groups: dict[str, list[tuple[Task | None, Task | None]]] = {}
+        groups: dict[str, Pairs] = {}
         for key in differing(old.tasks, world.tasks):
             before, after = was.get(key), present.get(key)
             task = after or before
@@ -215,21 +243,23 @@ class Memory:
             if group is None:
                 group = groups[task.service_id] = []
             group.append((before, after))
+        yield
         for service_id, pairs in groups.items():
-            self.seats.note(pairs)
-            self.seats.waiting.revise(pairs, self._ingress)
-            self._of_nodes(world, pairs)
+            for portion in batched(pairs):
+                self.seats.note(portion)
+                self.seats.waiting.revise(portion, self._ingress)
+                self._of_nodes(world, portion)
+                yield
             if service_id in fresh:
                 continue
-            known = self.known.get(service_id)
-            if known is None:
-                self._begin(service_id, None)
+            if service_id in self.known:
+                yield from self._enlist(service_id, pairs)
                 continue
-            self._stir(service_id, known, known.roster.revise(pairs))
-            if known.service is None and not known.roster.slots:
-                self._begin(service_id, None)
+            self._begin(service_id, None)
+            held = (world.bucket(service_id) or {}).values()
+            yield from self._enlist(service_id, [(None, task) for task in held])
 
-    def _of_nodes(self, world: Snapshot, changed: list[tuple[Task | None, Task | None]]) -> None:
+    def _of_nodes(self, world: Snapshot, changed: Pairs) -> None:
         """Tasks matter to judgements of their nodes only where they reserve something (enforcer), or the node
         is not ready, where nothing may be left of them (liveness)."""
         tasks = [task for pair in changed for task in pair if task is not None and task.node_id]

@@ -196,7 +196,13 @@ class Board:
     def _fill_heaped(self, need: Needs, service_id: str, failures: dict[str, int], take: Take) -> None:
         """Offer all nodes, best first, each as often as it has room."""
         seats = self.seats
-        heap = [(order_of(seats[rank], service_id, failures), rank) for rank in self.fitting(need)]
+        if failures:
+            heap = [(order_of(seats[rank], service_id, failures), rank) for rank in self.fitting(need)]
+        else:
+            heap = [
+                ((0, seat.services.get(service_id, 0), seat.total, seat.rank), seat.rank)
+                for seat in map(seats.__getitem__, self.fitting(need))
+            ]
         heapq.heapify(heap)
         more = True
         while more and heap:

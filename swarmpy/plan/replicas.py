@@ -6,6 +6,7 @@ rollout.py), choosing nodes (placement.py), deleting tasks (reap.py).
 
 from __future__ import annotations
 
+from collections.abc import Collection, Set
 from itertools import islice
 
 from swarmpy.model.lifecycle import TaskState
@@ -41,7 +42,9 @@ def of_service(now: int, world: Snapshot, service: Service, roster: Roster, most
         why = f"service {service.name} was scaled down to {wanted}"
         for place in victims(roster, min(excess, most)):
             changes += _removed(now, roster.slots[place], why)
-    elif excess < 0:
+    else:
+        roster.forget_homes()
+    if excess < 0:
         changes += _added(now, world, service, roster, min(-excess, most))
     for place in sorted(roster.vacant):
         if isinstance(place, int) and place > wanted:
@@ -78,28 +81,21 @@ def _removed(now: int, slot: Slot, why: str) -> list[Change]:
 def victims(roster: Roster, count: int) -> list[Place]:
     """The places to give up: first those that are on no node yet or in the middle of a change, then those on
     the nodes that have most copies, then those that do not run, then the highest. Best first."""
-    idle: set[Place] = set()
-    nowhere: list[Place] = []
-    nodes: dict[str, list[Place]] = {}
-    for place in roster.filled:
-        live = roster.slots[place].live
-        if not any(task.status.state == TaskState.RUNNING for task in live):
-            idle.add(place)
-        if len(live) == 1 and live[0].node_id:
-            nodes.setdefault(live[0].node_id, []).append(place)
-        else:
-            nowhere.append(place)
+    homes = roster.homes()
+    nowhere = roster.filled.difference(*homes.nodes.values())
+    ranked: list[Place] = list(reversed(_by_health(nowhere, homes.idle)))[:count]  # the first to go first
     levels: dict[int, list[Place]] = {}
-    for places in nodes.values():
-        for copies, place in enumerate(_by_health(places, idle)):
+    for places in homes.nodes.values() if len(ranked) < count else ():
+        for copies, place in enumerate(_by_health(places, homes.idle)):
             levels.setdefault(copies, []).append(place)
-    ranked: list[Place] = []  # the other way round: the first to go first
-    for group in (nowhere, *(levels[copies] for copies in sorted(levels, reverse=True))):
-        ranked += reversed(_by_health(group, idle))
-        if len(ranked) >= count:
-            break
+    for copies in sorted(levels, reverse=True):
+        if len(ranked) < count:
+            ranked += reversed(_by_health(levels[copies], homes.idle))
     return ranked[:count][::-1]
 
 
-def _by_health(places: list[Place], idle: set[Place]) -> list[Place]:
+def _by_health(places: Collection[Place], idle: Set[Place]) -> list[Place]:
+    """Those that run first, then by number."""
+    if idle.isdisjoint(places):
+        return sorted(places)
     return sorted(places, key=lambda place: (place in idle, place))

@@ -7,6 +7,7 @@ be looked at. What does not: what to do about them (replicas, restart, rollout, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
+from itertools import islice
 
 from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.objects import Service, Task
@@ -16,11 +17,33 @@ from swarmpy.plan.slots import Place, Slot, slot_of
 FAILURES = (TaskState.FAILED, TaskState.REJECTED)
 
 
+class Homes:
+    """Where the tasks of a service are."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, set[Place]] = {}
+        """Places with but one wanted task, which has a node: by that node."""
+        self.idle: set[Place] = set()
+        """Places without a wanted task that runs."""
+
+    def move(self, place: Place, old: Slot | None, new: Slot | None) -> None:
+        """Take in what became of a slot."""
+        before, after = _home(old), _home(new)
+        if before and before != after:
+            self.nodes[before].discard(place)
+            if not self.nodes[before]:
+                del self.nodes[before]
+        if after and before != after:
+            self.nodes.setdefault(after, set()).add(place)
+        runs = new is not None and any(task.status.state == TaskState.RUNNING for task in new.live)
+        _put(self.idle, place, new is not None and not runs)
+
+
 class Roster:
     """The slots of one service; places without any task have none. `usable`: ids of the nodes on which tasks
     may stay, as they are at present: shared with whoever keeps them so."""
 
-    def __init__(self, tasks: Iterable[Task], usable: Set[str], *, is_global: bool = False) -> None:
+    def __init__(self, usable: Set[str], *, is_global: bool = False) -> None:
         self.is_global, self._usable = is_global, usable
         self.slots: dict[Place, Slot] = {}
         """Also those whose tasks are all to be removed."""
@@ -42,14 +65,9 @@ class Roster:
         """Places to look at."""
         self.unsurveyed: set[Place] | None = None
         """Places that changed since they were surveyed (survey.py); None: nobody keeps a survey."""
+        self._homes: Homes | None = None
         self._low = 0
         """All numbers up to this one are filled."""
-        places: dict[Place, list[Task]] = {}
-        for task in tasks:
-            places.setdefault(self.place_of(task), []).append(task)
-            self._count(task, 1)
-        for place, held in places.items():
-            self._set(place, held)
 
     def place_of(self, task: Task) -> Place:
         """The place of a task of the service."""
@@ -102,9 +120,11 @@ class Roster:
 
     def _set(self, place: Place, tasks: list[Task]) -> None:
         filled, low = self.filled, self._low
+        old = self.slots.get(place)
+        new: Slot | None = None
         if len(tasks) == 1 and tasks[0].desired == TaskState.RUNNING:  # as almost all are
             [task] = tasks
-            self.slots[place] = Slot(place, (task,))
+            new = self.slots[place] = Slot(place, (task,))
             filled.add(place)
             for places in (self.vacant, self.preparing, self.unwanted):
                 if places:
@@ -114,20 +134,34 @@ class Roster:
             elif self.broken:
                 self.broken.discard(place)
         elif tasks:
-            slot = self.slots[place] = slot_of(place, tasks)
-            held = bool(slot.tasks) and bool(occupants(slot))
+            new = self.slots[place] = slot_of(place, tasks)
+            held = bool(new.tasks) and bool(occupants(new))
             _put(filled, place, held)
-            _put(self.vacant, place, bool(slot.tasks) and not held)
-            _put(self.broken, place, any(map(self._is_broken, slot.live)))
-            _put(self.preparing, place, any(task.desired == TaskState.READY for task in slot.tasks))
+            _put(self.vacant, place, bool(new.tasks) and not held)
+            _put(self.broken, place, any(map(self._is_broken, new.live)))
+            _put(self.preparing, place, any(task.desired == TaskState.READY for task in new.tasks))
             _put(self.unwanted, place, any(task.desired > TaskState.RUNNING for task in tasks))
         else:
             self.slots.pop(place, None)
             for places in (filled, self.vacant, self.broken, self.preparing, self.unwanted):
                 places.discard(place)
+        if self._homes is not None:
+            self._homes.move(place, old, new)
         if isinstance(place, int) and place <= low and place not in filled:
             self._low = place - 1
         self.stir(place)
+
+    def homes(self) -> Homes:
+        """Where the tasks are. Kept up to date until `forget_homes`."""
+        if self._homes is None:
+            self._homes = Homes()
+            for place, slot in self.slots.items():
+                self._homes.move(place, None, slot)
+        return self._homes
+
+    def forget_homes(self) -> None:
+        """Nobody is going to ask for `homes` for a while."""
+        self._homes = None
 
     def stir(self, place: Place) -> None:
         """Look at the place again."""
@@ -146,6 +180,14 @@ class Roster:
                 yield number
 
 
+def _home(slot: Slot | None) -> str:
+    """The node of the only wanted task, "" where there is no such."""
+    if slot is None:
+        return ""
+    live = slot.live
+    return live[0].node_id if len(live) == 1 else ""
+
+
 def _put(places: set[Place], place: Place, member: bool) -> None:
     if member:
         places.add(place)
@@ -154,7 +196,7 @@ def _put(places: set[Place], place: Place, member: bool) -> None:
 
 
 def roster_of(tasks: Mapping[str, Task] | None, service: Service | None, usable: Set[str]) -> Roster:
-    """The roster of a service, or of one that was removed."""
-    held = list((tasks or {}).values())
-    is_global = service.view.is_global if service is not None else any(not task.slot for task in held)
-    return Roster(held, usable, is_global=is_global)
+    """An empty roster for the tasks of a service, or of one that was removed."""
+    if service is not None:
+        return Roster(usable, is_global=service.view.is_global)
+    return Roster(usable, is_global=any(not task.slot for task in islice((tasks or {}).values(), 1)))

@@ -7,7 +7,7 @@ What does not: what a task needs and whether a node has it (filters.py), which n
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 
 from swarmpy.model import ids
@@ -20,6 +20,9 @@ from swarmpy.state.table import Table, differing
 
 KINDS = 500
 """Kinds of needs for which the nodes that may take them are kept."""
+
+PORTION = 100
+"""Seats that are made at once."""
 
 Failed = Callable[[Snapshot, str], Iterable[Task]]
 """The tasks of a service that failed or were rejected."""
@@ -85,6 +88,16 @@ class Seats:
         """Tasks that the last plan put on seats, by id."""
         self._fit: dict[tuple[object, ...], tuple[Needs, list[int]]] = {}
         self._reasons: dict[Kind, Reasons] = {}
+
+    def prepare(self, world: Snapshot) -> Iterator[None]:
+        """Make all seats, in portions: for a world whose tasks were all noted."""
+        nodes = sorted(world.nodes.rows.values(), key=lambda node: shuffle(node.id))
+        self._table, self._changed, self.all, self.ranks = world.nodes, [], [], {}
+        for rank, node in enumerate(nodes):
+            self.all.append(seat_of(node, rank, world.tasks_on(node.id)))
+            self.ranks[node.id] = rank
+            if rank % PORTION == 0:
+                yield
 
     # ---- one plan
 

@@ -15,7 +15,7 @@ import msgspec
 from swarmpy.model import ids
 from swarmpy.model.lifecycle import TERMINAL, Availability, NodeState, TaskState
 from swarmpy.model.objects import Node, Service, Task, TaskStatus
-from swarmpy.model.specs import compact, endpoint_view, service_view, template_view
+from swarmpy.model.specs import compact, endpoint_view, service_view
 from swarmpy.plan import constraints
 from swarmpy.state.snapshot import Snapshot
 
@@ -164,15 +164,23 @@ def is_dirty(service: Service, task: Task, node: Node | None) -> bool:
     """
     if task.spec_version == service.spec_version:
         return False
-    template, endpoint = spec_parts(service.spec)
-    same, same_but_placement = _compare(task.template, template)
-    if endpoint_view(task.endpoint) != endpoint_view(endpoint):
+    dirty = dirtiness(service, task.template, task.endpoint)
+    if dirty is None:
+        return node is None or not constraints.satisfied(
+            service.view.task_template.placement.constraints, node
+        )
+    return dirty
+
+
+def dirtiness(service: Service, template: str, endpoint: str) -> bool | None:
+    """`is_dirty` of a task of an older version with that template and endpoint; None: its node decides."""
+    wanted, port = spec_parts(service.spec)
+    same, same_but_placement = _compare(template, wanted)
+    if endpoint_view(endpoint) != endpoint_view(port):
         return True
     if same:
         return False
-    if not same_but_placement or node is None:
-        return True
-    return not constraints.satisfied(template_view(template).placement.constraints, node)
+    return None if same_but_placement else True
 
 
 @lru_cache(maxsize=20_000)

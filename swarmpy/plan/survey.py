@@ -15,7 +15,7 @@ from swarmpy.model.objects import Service, Task
 from swarmpy.plan.global_ import wants
 from swarmpy.plan.policy import may_restart, occupants
 from swarmpy.plan.restart import restart_delay
-from swarmpy.plan.slots import Place, Slot, is_active, is_dirty
+from swarmpy.plan.slots import Place, Slot, dirtiness, is_active, is_dirty
 from swarmpy.state.snapshot import Snapshot
 
 
@@ -57,14 +57,34 @@ class Survey:
 
     def revise(self, world: Snapshot, service: Service, slots: Iterable[tuple[Place, Slot | None]]) -> None:
         """Look at these slots anew; None: there is nothing in the place any more."""
+        judged: dict[tuple[str, str], bool | None] = {}
         for place, slot in slots:
-            self.replaced.pop(place, None)
-            self.dirty.pop(place, None)
-            self.frozen.pop(place, None)
-            self.flying.discard(place)
-            self.done.pop(place, None)
-            if slot is not None and slot.tasks:
+            self._forget(place)
+            if slot is None or not slot.tasks:
+                continue
+            task = slot.newest
+            if len(slot.tasks) > 1 or task.desired > TaskState.RUNNING or isinstance(place, str):
                 self._look(world, service, slot)
+            elif task.spec_version == service.spec_version:
+                if task.replaces:
+                    self._look(world, service, slot)
+            else:  # at the beginning of an update almost all are of this kind, and of one template
+                key = (task.template, task.endpoint)
+                if key not in judged:
+                    judged[key] = dirtiness(service, *key)
+                dirty = judged[key]
+                if dirty:
+                    self.dirty[place] = 0
+                elif dirty is None:
+                    self._look(world, service, slot)
+
+    def _forget(self, place: Place) -> None:
+        if place in self.dirty:
+            del self.dirty[place]
+        for held in (self.replaced, self.frozen, self.done):
+            if held:
+                held.pop(place, None)
+        self.flying.discard(place)
 
     def at(self, now: int, delay: int) -> Progress:
         """Where they stand at an instant. A slot that was renewed rests for the delay (ns)."""
@@ -77,10 +97,6 @@ class Survey:
         )
 
     def _look(self, world: Snapshot, service: Service, slot: Slot) -> None:
-        if len(slot.tasks) == 1 and slot.tasks[0].spec_version == service.spec_version:
-            [task] = slot.tasks
-            if not task.replaces:
-                return  # as almost all are: nothing to renew, and not renewed by this update
         node = world.nodes.get(slot.place) if isinstance(slot.place, str) else None
         if isinstance(slot.place, str) and not wants(service, node):
             return  # nodes that take nothing new are left alone

@@ -94,7 +94,7 @@ class Snapshot:
 
     def lost_nodes(self) -> list[str]:
         """Ids of nodes that are no longer members but still have tasks, sorted."""
-        return sorted(key for key in self._by_node if key not in self.nodes)
+        return sorted(self._by_node.keys() - self.nodes.rows.keys())
 
     def unplaced(self) -> list[Task]:
         """Tasks that are not yet assigned (observed state before ASSIGNED), by id."""
@@ -112,7 +112,7 @@ class Snapshot:
 
     def orphan_services(self) -> list[str]:
         """Ids of removed services that still have tasks, sorted."""
-        return sorted(key for key in self._by_service if key not in self.services)
+        return sorted(self._by_service.keys() - self.services.rows.keys())
 
     def object(self, kind: str, key: str) -> AnyObject | None:
         """The object of a kind by id."""

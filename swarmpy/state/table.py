@@ -14,18 +14,22 @@ from swarmpy.model.objects import Object
 
 O = TypeVar("O", bound=Object)  # noqa: E741  the customary letter for an object
 
-TRAIL = 32
-"""Changes that a table remembers: a plan makes a dozen drafts, of which the next world shares the first."""
+TRAIL = 1000
+KEYS = 50_000
+"""Changes that a table remembers at most, and ids that they touched: a leader makes a draft for each command
+of a batch and for each step of a plan, and the next world shares but what was before them."""
 
 
 class Trace:
     """One change of a table: the ids that it touched. No two are the same, so a table's last trace says
     which table it is, and its earlier ones which tables it was made of."""
 
-    __slots__ = ("keys",)
+    __slots__ = ("keys", "total")
 
-    def __init__(self, keys: Iterable[str] = ()) -> None:
+    def __init__(self, keys: Iterable[str] = (), before: int = 0) -> None:
         self.keys = frozenset(keys)
+        self.total = before + len(self.keys)
+        """Ids touched by it and all before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,10 @@ class Table(Generic[O]):
 
     def changed(self, rows: Mapping[str, O], keys: Iterable[str]) -> Table[O]:
         """The table with other rows, of which only those of the keys may differ."""
-        return Table(rows, (*self.trail[1 - TRAIL :], Trace(keys)))
+        trail = self.trail
+        if len(trail) >= TRAIL or trail[-1].total - trail[0].total > KEYS:
+            trail = trail[len(trail) // 2 :]
+        return Table(rows, (*trail, Trace(keys, trail[-1].total)))
 
 
 def differing(old: Table[O], new: Table[O]) -> set[str]:
@@ -65,9 +72,10 @@ def differing(old: Table[O], new: Table[O]) -> set[str]:
     if old is new:
         return set()
     ahead: set[str] = set()
+    known = {trace: place for place, trace in enumerate(old.trail)}
     for trace in reversed(new.trail):
-        if trace in old.trail:
-            common = old.trail.index(trace)
+        common = known.get(trace)
+        if common is not None:
             return ahead.union(*(one.keys for one in old.trail[common + 1 :]))
         ahead |= trace.keys
     before, after = old.rows, new.rows
