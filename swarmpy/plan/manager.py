@@ -203,6 +203,7 @@ def _run(now: int, world: Snapshot, memory: Memory, most: int) -> Plan:
             changes += decided.changes
             if not step.apart:
                 working = working.evolve(decided.changes, at=now)
+    memory.draft(working)  # nothing may come of what the last steps did, either
     rest = memory.end()
     wakes.append(max(now, rest) if rest is not None else None)
     return Plan(coalesce(world, changes), earliest(wakes))
@@ -262,29 +263,32 @@ class _Turn:
             known = self.memory.known[service_id]
             if self.step.service is not None:
                 decided = self.step.service(self.now, self.world, known, self.most + 1 - len(changes))
-                self.memory.wake(service_id, (self.number, None), decided.wake_at)
+                self.memory.wake(service_id, self.number, decided.wake_at)
                 changes += decided.changes
             elif self.step.place is not None:
                 self._of_places(service_id, known, self.step.place, changes)
             if len(changes) > self.most:
-                self.memory.put_off(services=service_ids[count:])
+                rest = service_ids[count:] if self.step.service is not None else service_ids[count + 1 :]
+                self.memory.put_off(services=rest)
                 break
         return Plan(tuple(changes))
 
     def _of_places(self, service_id: str, known: Known, planner: OfPlace, changes: list[Change]) -> None:
-        places, wakes = known.roster.restless, known.wakes
+        places, sleepers = known.roster.restless, known.sleepers
         if self.step.among is not None:
             concerned = places & self.step.among(known.roster)
-            for place in places - concerned if wakes else ():
-                self.memory.wake(service_id, (self.number, place), None)
+            for place in places - concerned if sleepers else ():
+                self.memory.wake_place(service_id, (self.number, place), None)
             places = concerned
-        for place in sorted(places):
+        ordered = sorted(places)
+        for count, place in enumerate(ordered):
             decided = planner(self.now, self.world, known, place)
-            if decided is NOTHING and not wakes:
+            if decided is NOTHING and not sleepers:
                 continue
-            self.memory.wake(service_id, (self.number, place), decided.wake_at)
+            self.memory.wake_place(service_id, (self.number, place), decided.wake_at)
             changes += decided.changes
             if len(changes) > self.most:
+                self.memory.put_off_places(service_id, ordered[count:])
                 return
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from swarmpy.model.lifecycle import NodeState
 from swarmpy.model.objects import Network, Service, Task
@@ -25,12 +26,13 @@ from swarmpy.plan.types import earliest
 from swarmpy.state.snapshot import Snapshot
 from swarmpy.state.table import differing
 
+W = TypeVar("W")
 Pairs = list[tuple[Task | None, Task | None]]
 """Tasks as they were and as they are."""
-PORTION = 1000
-"""Tasks that are taken in at once."""
-Waker = tuple[int, Place | None]
-"""(number of a step, place; None for the service as a whole)."""
+TASKS, PORTION = 1000, 50
+"""Tasks, and nodes, that are taken in at once."""
+Waker = tuple[int, Place]
+"""(number of a step, place)."""
 
 
 @dataclass(slots=True)
@@ -40,13 +42,15 @@ class Known:
     service: Service | None
     roster: Roster
     survey: Survey = field(default_factory=Survey)
-    wakes: dict[Waker, int] = field(default_factory=dict)
-    """When to look again although nothing changed."""
+    wakes: dict[int, int] = field(default_factory=dict)
+    """When steps, by number, want to look at it again although nothing changed."""
+    sleepers: dict[Waker, int] = field(default_factory=dict)
+    """When they want to look at places again."""
 
 
 def batched(pairs: Pairs) -> Iterator[Pairs]:
     """The pairs in portions."""
-    return (pairs[start : start + PORTION] for start in range(0, len(pairs), PORTION))
+    return (pairs[start : start + TASKS] for start in range(0, len(pairs), TASKS))
 
 
 class Memory:
@@ -84,11 +88,12 @@ class Memory:
         self._again, self._nodes_again = {}, set()
         for service_id in self._sleeping:
             known = self.known[service_id]
-            for (_, place), at in known.wakes.items():
+            if any(now >= at for at in known.wakes.values()):
+                self._stirred.add(service_id)
+            for (_, place), at in known.sleepers.items():
                 if now >= at:
                     self._stirred.add(service_id)
-                    if place is not None:
-                        known.roster.stir(place)
+                    known.roster.stir(place)
         self.nodes.update(node_id for (_, node_id), at in self._node_wakes.items() if now >= at)
 
     def draft(self, world: Snapshot) -> None:
@@ -107,8 +112,11 @@ class Memory:
                 self.known[service_id].roster.restless |= places
                 self._stirred.add(service_id)
         self.nodes, self._nodes_again = self._nodes_again, set()
-        wakes = (at for service_id in self._sleeping for at in self.known[service_id].wakes.values())
-        return earliest((*wakes, *self._node_wakes.values()))
+        found = [earliest(self._node_wakes.values())]
+        for service_id in self._sleeping:
+            known = self.known[service_id]
+            found += (earliest(known.wakes.values()), earliest(known.sleepers.values()))
+        return earliest(found)
 
     # ---- for the steps
 
@@ -116,14 +124,22 @@ class Memory:
         """Ids of the services of that kind to look at, sorted."""
         return sorted(key for key in self._stirred if of(self.known[key]))
 
-    def wake(self, service_id: str, waker: Waker, at: int | None) -> None:
-        """When a step wants to look at a service or a slot again."""
-        wakes = self.known[service_id].wakes
+    def wake(self, service_id: str, step: int, at: int | None) -> None:
+        """When a step wants to look at a service again."""
+        self._wake(service_id, self.known[service_id].wakes, step, at)
+
+    def wake_place(self, service_id: str, waker: Waker, at: int | None) -> None:
+        """When a step wants to look at a place of a service again."""
+        self._wake(service_id, self.known[service_id].sleepers, waker, at)
+
+    def _wake(self, service_id: str, wakes: dict[W, int], waker: W, at: int | None) -> None:
         if at is not None:
             wakes[waker] = at
             self._sleeping.add(service_id)
-        elif wakes and wakes.pop(waker, None) is not None and not wakes:
-            self._sleeping.discard(service_id)
+        elif wakes.pop(waker, None) is not None:
+            known = self.known[service_id]
+            if not known.wakes and not known.sleepers:
+                self._sleeping.discard(service_id)
 
     def wake_node(self, waker: tuple[int, str], at: int | None) -> None:
         """When a step wants to look at a node again."""
@@ -137,6 +153,10 @@ class Memory:
         for service_id in services:
             self._once_more(service_id, self.known[service_id].roster.restless)
         self._nodes_again.update(nodes)
+
+    def put_off_places(self, service_id: str, places: Iterable[Place]) -> None:
+        """These places are looked at in the next plan, too."""
+        self._once_more(service_id, places)
 
     def _once_more(self, service_id: str, places: Iterable[Place]) -> None:
         if self._again is not None:
@@ -165,7 +185,7 @@ class Memory:
         yield from self._follow_tasks(old, world, fresh)
         if moved:  # who has all addresses is to be seen anew
             self.seats.waiting.begin(world.unplaced(), self._ingress)
-        self._follow_nodes(world, nodes)
+        yield from self._follow_nodes(world, nodes)
         if old.cluster is not world.cluster:
             self._stir_nodes(world.nodes.rows)
             for service_id, known in self.known.items():
@@ -195,12 +215,10 @@ class Memory:
             known = self.known.get(key)
             if before is after:
                 continue
-            if (
-                known is None
-                or before is None
-                or after is None
-                or before.view.is_global != after.view.is_global
-            ):
+            if known is not None and after is None:
+                self._orphan(key, known)
+                continue
+            if not (known and before and after) or before.view.is_global != after.view.is_global:
                 self._begin(key, after)
                 fresh.add(key)
                 continue
@@ -211,6 +229,18 @@ class Memory:
                 if after.view.is_global or after.view.task_template.placement.constraints:
                     self._stir_all(key, known)
         return fresh
+
+    def _orphan(self, service_id: str, known: Known) -> None:
+        """A service was removed: what is left of it has its places."""
+        self._drop(service_id)
+        if known.roster.slots:
+            rest = self.known[service_id] = Known(None, known.roster)
+            self._stir(service_id, rest, list(rest.roster.slots))
+
+    def _drop(self, service_id: str) -> None:
+        del self.known[service_id]
+        self._sleeping.discard(service_id)
+        self._stirred.discard(service_id)
 
     def _begin(self, service_id: str, service: Service | None) -> None:
         """A service that was made, removed, or is not known; its tasks are to be enlisted."""
@@ -227,9 +257,7 @@ class Memory:
             self._stir(service_id, known, known.roster.revise(portion))
             yield
         if known.service is None and not known.roster.slots:
-            del self.known[service_id]
-            self._sleeping.discard(service_id)
-            self._stirred.discard(service_id)
+            self._drop(service_id)
 
     def _follow_tasks(self, old: Snapshot, world: Snapshot, fresh: set[str]) -> Iterator[None]:
         was, present = old.tasks.rows, world.tasks.rows
@@ -269,10 +297,10 @@ class Memory:
             if node is not None and (reserving or node.status.state is not NodeState.READY):
                 self._stir_nodes((node_id,))
 
-    def _follow_nodes(self, world: Snapshot, nodes: Collection[str]) -> None:
+    def _follow_nodes(self, world: Snapshot, nodes: Collection[str]) -> Iterator[None]:
         """Nodes that changed matter to the services that have tasks on them, and to global ones."""
         every = [(key, known) for key, known in self.known.items() if known.roster.is_global] if nodes else []
-        for node_id in nodes:
+        for number, node_id in enumerate(nodes):
             if node_id in world.nodes:
                 self._stir_nodes((node_id,))
             else:
@@ -288,6 +316,8 @@ class Memory:
                 self._stir(task.service_id, known, (place,))
             for service_id, known in every:
                 self._stir(service_id, known, (node_id,))
+            if number % PORTION == 0:
+                yield
 
     def _stir(self, service_id: str, known: Known, places: Iterable[Place]) -> None:
         self._stirred.add(service_id)

@@ -169,18 +169,18 @@ class Board:
         """Offer nodes without a task of the service, by their number of tasks: the usual case. The heap is
         kept from group to group, so a small group does not pay for the size of the cluster. Returns whether
         more nodes are wanted."""
+        fitting, seats = self.fitting(need), self.seats
+        if len(self.world.bucket(service_id) or ()) > len(fitting):
+            return True  # it may be on all of them, and they would be looked at in vain
         pool = self._pools.get(need.static)
         if pool is None:
-            seats = self.seats
-            pool = self._pools[need.static] = [(seats[rank].total, rank) for rank in self.fitting(need)]
+            pool = self._pools[need.static] = [(seats[rank].total, rank) for rank in fitting]
             heapq.heapify(pool)
-        if len(self.world.bucket(service_id) or ()) > len(pool):
-            return True  # it may be on all of them, and they would be looked at in vain
         aside: list[int] = []
         more = True
         while more and pool:
             total, rank = heapq.heappop(pool)
-            seat = self.seats[rank]
+            seat = seats[rank]
             if seat.total != total:
                 heapq.heappush(pool, (seat.total, rank))
                 continue
@@ -190,7 +190,7 @@ class Board:
             if room_for(need, seat, service_id):
                 more = take(rank)
         for rank in aside:
-            heapq.heappush(pool, (self.seats[rank].total, rank))
+            heapq.heappush(pool, (seats[rank].total, rank))
         return more
 
     def _fill_heaped(self, need: Needs, service_id: str, failures: dict[str, int], take: Take) -> None:

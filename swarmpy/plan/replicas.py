@@ -6,12 +6,13 @@ rollout.py), choosing nodes (placement.py), deleting tasks (reap.py).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Set
 from itertools import islice
 
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.objects import Service
-from swarmpy.plan.roster import Roster
+from swarmpy.plan.roster import Homes, Roster
 from swarmpy.plan.slots import Place, Slot, is_job, new_task, replicas_of, retire, stopped
 from swarmpy.plan.types import NOTHING, Plan
 from swarmpy.state.changes import Change, Put
@@ -84,14 +85,29 @@ def victims(roster: Roster, count: int) -> list[Place]:
     homes = roster.homes()
     nowhere = roster.filled.difference(*homes.nodes.values())
     ranked: list[Place] = list(reversed(_by_health(nowhere, homes.idle)))[:count]  # the first to go first
-    levels: dict[int, list[Place]] = {}
-    for places in homes.nodes.values() if len(ranked) < count else ():
-        for copies, place in enumerate(_by_health(places, homes.idle)):
-            levels.setdefault(copies, []).append(place)
-    for copies in sorted(levels, reverse=True):
-        if len(ranked) < count:
+    if len(ranked) < count:
+        levels = _highest(homes, count - len(ranked))
+        for copies in sorted(levels, reverse=True):
             ranked += reversed(_by_health(levels[copies], homes.idle))
     return ranked[:count][::-1]
+
+
+def _highest(homes: Homes, count: int) -> dict[int, list[Place]]:
+    """At least so many places (or all), those whose nodes have most copies: by how many healthier copies
+    their nodes have."""
+    sizes = Counter(map(len, homes.nodes.values()))
+    least, more, found = max(sizes, default=0), 0, 0
+    while least > 0 and found < count:
+        more += sizes[least]  # nodes that have as many copies, or more
+        found += more
+        least -= 1
+    levels: dict[int, list[Place]] = {}
+    for places in homes.nodes.values():
+        if len(places) > least:
+            ordered = _by_health(places, homes.idle)
+            for copies in range(least, len(places)):
+                levels.setdefault(copies, []).append(ordered[copies])
+    return levels
 
 
 def _by_health(places: Collection[Place], idle: Set[Place]) -> list[Place]:
