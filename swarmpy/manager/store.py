@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from swarmpy.model import codec
 from swarmpy.state.changes import Batch
-from swarmpy.state.snapshot import Snapshot, apply, load, save
+from swarmpy.state.image import load, save
+from swarmpy.state.snapshot import Snapshot, apply
 
 logger = logging.getLogger(__name__)
 

@@ -235,7 +235,9 @@ class Memory:
         self._drop(service_id)
         if known.roster.slots:
             rest = self.known[service_id] = Known(None, known.roster)
-            self._stir(service_id, rest, list(rest.roster.slots))
+            rest.roster.stir_all()
+            self._stirred.add(service_id)
+            self._once_more(service_id, rest.roster.slots)
 
     def _drop(self, service_id: str) -> None:
         del self.known[service_id]
@@ -254,7 +256,9 @@ class Memory:
         """Put tasks into the roster, as they were and as they are."""
         known = self.known[service_id]
         for portion in batched(changed):
-            self._stir(service_id, known, known.roster.revise(portion))
+            places = known.roster.revise(portion)
+            self._stirred.add(service_id)
+            self._once_more(service_id, places)
             yield
         if known.service is None and not known.roster.slots:
             self._drop(service_id)
@@ -326,7 +330,9 @@ class Memory:
         self._once_more(service_id, places)
 
     def _stir_all(self, service_id: str, known: Known) -> None:
-        self._stir(service_id, known, list(known.roster.slots))
+        known.roster.stir_all()
+        self._stirred.add(service_id)
+        self._once_more(service_id, known.roster.slots)
         if known.roster.is_global:
             self._stir(service_id, known, list(self._world.nodes.rows))
 

@@ -154,9 +154,16 @@ class Roster:
     def homes(self) -> Homes:
         """Where the tasks are. Kept up to date until `forget_homes`."""
         if self._homes is None:
-            self._homes = Homes()
+            self._homes = homes = Homes()
             for place, slot in self.slots.items():
-                self._homes.move(place, None, slot)
+                tasks = slot.tasks
+                if len(tasks) != 1 or tasks[0].desired != TaskState.RUNNING or not tasks[0].node_id:
+                    homes.move(place, None, slot)
+                    continue
+                [task] = tasks  # as almost all are
+                homes.nodes.setdefault(task.node_id, set()).add(place)
+                if task.status.state != TaskState.RUNNING:
+                    homes.idle.add(place)
         return self._homes
 
     def forget_homes(self) -> None:
@@ -168,6 +175,12 @@ class Roster:
         self.restless.add(place)
         if self.unsurveyed is not None:
             self.unsurveyed.add(place)
+
+    def stir_all(self) -> None:
+        """Look at all places again."""
+        self.restless.update(self.slots)
+        if self.unsurveyed is not None:
+            self.unsurveyed.update(self.slots)
 
     def free(self) -> Iterator[int]:
         """The numbers of free slots, from the lowest."""

@@ -39,8 +39,9 @@ from swarmpy.sim.stage import Box, Stage, Violation
 from swarmpy.sim.tools import SimTools, repeatable_pki
 from swarmpy.sim.workload import Workload
 from swarmpy.state.changes import Batch
-from swarmpy.state.snapshot import Snapshot, save
-from swarmpy.state.snapshot import load as load_world
+from swarmpy.state.image import load as load_world
+from swarmpy.state.image import save
+from swarmpy.state.snapshot import Snapshot
 
 FORM = 60.0
 """Virtual seconds within which the cluster forms."""

@@ -10,8 +10,9 @@ from swarmpy.model.codec import CodecError
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.objects import Cluster, Node, Service, Task, TaskStatus
 from swarmpy.state.changes import Batch, Delete, Put, Request
+from swarmpy.state.image import load, save
 from swarmpy.state.invariants import check
-from swarmpy.state.snapshot import REQUESTS_KEPT, Snapshot, apply, load, save
+from swarmpy.state.snapshot import REQUESTS_KEPT, Snapshot, apply
 
 IDS = st.sampled_from([f"id{number}" for number in range(6)])
 
