@@ -16,6 +16,7 @@ from contextlib import suppress
 from msgspec.structs import replace
 
 from swarmpy.manager.claims import usable_address
+from swarmpy.manager.heap import Heap
 from swarmpy.manager.leaving import Leaving
 from swarmpy.manager.sessions import Session, differs
 from swarmpy.manager.tables import Tables, Told
@@ -55,7 +56,7 @@ class Dispatcher:
         self._sessions: dict[str, Session] = {}
         self._tables = Tables()
         self._leaving = Leaving(clock, self._answering)
-        self._turns = Turns(TOLD)
+        self._turns, self._heap = Turns(TOLD), Heap()
         self._known_managers: tuple[object, tuple[m.Manager, ...]] | None = None
 
     @property
@@ -70,8 +71,10 @@ class Dispatcher:
         try:
             while True:
                 await self._find_silent()
+                self._heap.settle(len(self._sessions))
                 await asyncio.sleep(self._period() / BEATS_PER_PERIOD / 2)
         finally:
+            self._heap.release()
             sessions, self._sessions = list(self._sessions.values()), {}
             # All at once: each of them may be to a machine that answers nothing any more.
             async with asyncio.TaskGroup() as group:

@@ -56,27 +56,32 @@ class Agents:
     def __init__(self, dispatcher: Dispatcher, *, report: bool) -> None:
         self.dispatcher, self.report = dispatcher, report
         self.told: set[str] = set()
-        self.greeted = 0
+        self.greeted: set[str] = set()
 
     async def serve(self, node_id: str, about: object) -> None:
-        near, far = pipe(Peer(node_id, "worker", "c", "2", "10.0.0.2"), BOSS)
+        """Have a session, and another one when that ends: the leader turns some away when all come at once."""
         hello = m.to_body(m.Hello(node_id=node_id, description=about))  # type: ignore[arg-type]
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.dispatcher.serve(far, hello))
-            group.create_task(self._listen(near))
-            group.create_task(self._beat(near))
+        while True:
+            near, far = pipe(Peer(node_id, "worker", "c", "2", "10.0.0.2"), BOSS)
+            mine = [asyncio.create_task(self._listen(node_id, near)), asyncio.create_task(self._beat(near))]
+            try:
+                await self.dispatcher.serve(far, hello)
+            finally:
+                for task in mine:
+                    task.cancel()
+            await asyncio.sleep(1)
 
     async def _beat(self, near: Pipe) -> None:
         while True:
             await asyncio.sleep(1)
             await near.send(m.to_body(m.Beat(seq=0)))
 
-    async def _listen(self, near: Pipe) -> None:
+    async def _listen(self, node_id: str, near: Pipe) -> None:
         number = 0
         while True:
             message = m.down_from(await near.recv())
             if isinstance(message, m.Welcome):
-                self.greeted += 1
+                self.greeted.add(node_id)
             if isinstance(message, m.Assignments):
                 self.told.update(task.id for task in message.tasks)
                 self.told.difference_update(message.removed)
@@ -111,7 +116,7 @@ async def run(options: argparse.Namespace, loop: TimedLoop) -> None:
     await writer.opened.wait()
     since = time.monotonic()
     shells += [asyncio.create_task(agents.serve(one.id, one.description)) for one in store.world.nodes]
-    await until("all agents had their sessions", loop, lambda: agents.greeted == options.nodes, since)
+    await until("all agents had their sessions", loop, lambda: len(agents.greeted) == options.nodes, since)
     await asyncio.sleep(3)
     loop.longest, since, want = 0.0, time.monotonic(), options.replicas
     made = await writer.submit(CreateService(id="service", spec=service(1, want, plain=True).spec))
