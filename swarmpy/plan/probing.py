@@ -32,11 +32,11 @@ BUDGET = 160.0
 """Questions a second to all peers together: with more than 32 peers each is asked less often."""
 MOST = 256
 """Peers that one node asks: with more, those that follow it in the order of their addresses."""
-QUICK = 0.05
+QUICK = 0.04
 """Seconds between two questions to a peer whose answer is late."""
 LATE = 0.1
 """Seconds after which the answer to a question asked in time is late; also how late we may be ourselves."""
-SILENCE = 0.8
+SILENCE = 0.7
 """Seconds of silence that mean loss..."""
 MISSES = 8
 """...if at least so many questions were asked in them."""
