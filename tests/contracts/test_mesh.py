@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import pytest
@@ -53,8 +53,9 @@ class Node:
         )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+@contextmanager
+def whole() -> Iterator[Lab]:
+    """Nodes, backends and clients."""
     made = Lab()
     try:
         for bridge in ("under", "over", "out"):
@@ -76,6 +77,12 @@ def lab() -> Iterator[Lab]:
         made.close()
 
 
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with whole() as made:
+        yield made
+
+
 def returns(lab: Lab, address: str) -> SandboxTable:
     return SandboxTable(
         ingress_address=address,
@@ -83,14 +90,18 @@ def returns(lab: Lab, address: str) -> SandboxTable:
     )
 
 
-@pytest.fixture
-async def mesh(lab: Lab) -> Lab:
+async def mend(lab: Lab) -> None:
     """All as it should be; what a test changed is made good."""
     balancer = NftBalancer()
     for node in lab.nodes:
         await node.mesh.apply(node.table, None)
     for space, address in zip(lab.backends, BACKENDS, strict=True):
         await balancer.apply(space, returns(lab, address), None)
+
+
+@pytest.fixture
+async def mesh(lab: Lab) -> Lab:
+    await mend(lab)
     return lab
 
 
