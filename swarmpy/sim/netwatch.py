@@ -241,7 +241,8 @@ class NetWatch:
         whole = disk.latency == Platter.QUICK and disk.capacity is None and not disk.failing_sync
         engine = box.dockerd.up and not box.dockerd.hanging
         alive = box.process is not None and box.process.alive and not box.process.paused
-        return alive and whole and engine and box.crash_after is None and box.kernel.well
+        member = box.program_state.get("joined", False) and not box.program_state.get("leaving", False)
+        return alive and member and whole and engine and box.crash_after is None and box.kernel.well
 
     def _near(self, box: Box, leader: Box) -> bool:
         agent, node = agent_of(box), leader.program_state["node"]
