@@ -302,10 +302,11 @@ def _life(box: Box) -> str:
 
 
 def held(box: Box) -> frozenset[str]:
-    """All backends of the balancers of a machine."""
+    """All backends of the balancers of a machine that somebody may use: where no container runs any more,
+    its namespace may stay for as long as the Engine asks a driver that is away to give it back."""
     found: set[str] = set()
-    rules = box.kernel.filter
-    for one in rules.sandboxes.values():
+    rules, used = box.kernel.filter, {container.sandbox for container in box.dockerd.listed}
+    for one in (held for sandbox, held in rules.sandboxes.items() if sandbox in used):
         for service in one.table.services:
             found.update(service.backends)
     if rules.mesh is not None:
