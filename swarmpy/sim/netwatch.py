@@ -171,7 +171,7 @@ class NetWatch:
     def runs(self, box: Box, container: Container) -> None:
         """No two running containers have the same address in a network."""
         mine = set(addresses_of(container))
-        if not mine:
+        if not mine or self._forgotten(container):
             return
         for other_box in self.stage.boxes.values():
             for other in other_box.dockerd.listed:
