@@ -102,7 +102,7 @@ class Dispatcher:
         self._submit, self._world, self._clock, self._managers = submit, world, clock, managers
         self._sessions: dict[str, Session] = {}
         self._tables = Tables()
-        self._leaving = Leaving(clock, self._answering)
+        self._leaving = Leaving(clock, self._answering, self._lost)
 
     @property
     def sessions(self) -> dict[str, Session]:
@@ -149,6 +149,11 @@ class Dispatcher:
 
     def _answering(self) -> Iterable[tuple[str, Told]]:
         return [(key, one.networks) for key, one in self._sessions.items() if not one.suspect]
+
+    def _lost(self) -> Iterable[str]:
+        heard = {key for key, _ in self._answering()}
+        return [one.id for one in self._world().nodes
+                if one.status.state is not NodeState.DOWN and one.id not in heard]  # fmt: skip
 
     async def _find_silent(self) -> None:
         allowed = SUSPECT_SHARE * self._period()

@@ -21,13 +21,15 @@ logger = logging.getLogger(__name__)
 
 Others = Callable[[], Iterable[tuple[str, Told]]]
 """(node id, what it was told) of the sessions that are alive and not suspect."""
+Lost = Callable[[], Iterable[str]]
+"""Nodes that are not heard of now and not yet known to be down."""
 
 
 class Leaving:
     """See the file's charter."""
 
-    def __init__(self, clock: Clock, others: Others) -> None:
-        self._clock, self._others = clock, others
+    def __init__(self, clock: Clock, others: Others, lost: Lost) -> None:
+        self._clock, self._others, self._lost = clock, others, lost
         self._leavers: dict[str, leaving.Leaver] = {}
 
     def wait(self, world: Snapshot, task: Task, told: TaskState | None) -> float:
@@ -41,7 +43,7 @@ class Leaving:
             service = world.services.get(task.service_id)
             drain = leaving.drain_of(service.view.labels if service else {})
             leaver = leaving.Leaver(task.id, task.version, now, drain)
-        silent = () if leaver.answered is not None else self._silent(now, leaver, task)
+        silent = () if leaver.answered is not None else self._silent(now, world, leaver, task)
         if leaver.answered is None and (not silent or now >= leaver.since + leaving.PATIENCE):
             if silent:
                 logger.warning("task %s stops although %s did not answer", task.name, ", ".join(silent))
@@ -52,9 +54,16 @@ class Leaving:
             del self._leavers[task.id]
         return seconds
 
-    def _silent(self, now: float, leaver: leaving.Leaver, task: Task) -> list[str]:
+    def _silent(self, now: float, world: Snapshot, leaver: leaving.Leaver, task: Task) -> list[str]:
+        """Nodes that may still send it requests. One whose daemon is away balances as it last heard."""
         mine = {place.network_id for place in task.networks}
-        return sorted(key for key, told in self._others() if told.may_hold(now, mine, leaver.version))
+        silent = {key for key, told in self._others() if told.may_hold(now, mine, leaver.version)}
+        if lost := set(self._lost()) - {task.node_id}:
+            ingress = world.ingress_network()
+            everywhere = ingress is not None and ingress.id in mine
+            there = {one.node_id for key in mine for one in (world.bucket_in(key) or {}).values()}
+            silent |= lost if everywhere else lost & there
+        return sorted(silent)
 
     def forget(self, world: Snapshot) -> None:
         """Drop tasks that are gone."""

@@ -15,8 +15,8 @@ from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.objects import Task
 
 PATIENCE = 10.0
-"""Seconds for which nodes that live but do not answer are waited for. Nodes that are suspect or down are not
-waited for at all, so this is how long a node that is only slow may take; seen were up to three seconds."""
+"""Seconds for which nodes that do not answer are waited for. Slow ones took up to three seconds; one that is
+not heard of at all is down before, with the default heartbeat, and nodes that are down are not waited for."""
 DRAIN = 1.0
 """Seconds between the last answer and the stop signal, where the service does not say."""
 LONGEST = 3600.0

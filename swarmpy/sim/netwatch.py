@@ -171,7 +171,7 @@ class NetWatch:
     def runs(self, box: Box, container: Container) -> None:
         """No two running containers have the same address in a network."""
         mine = set(addresses_of(container))
-        if not mine:
+        if not mine or self._forgotten(container):
             return
         for other_box in self.stage.boxes.values():
             for other in other_box.dockerd.listed:
@@ -241,7 +241,8 @@ class NetWatch:
         whole = disk.latency == Platter.QUICK and disk.capacity is None and not disk.failing_sync
         engine = box.dockerd.up and not box.dockerd.hanging
         alive = box.process is not None and box.process.alive and not box.process.paused
-        return alive and whole and engine and box.crash_after is None and box.kernel.well
+        member = box.program_state.get("joined", False) and not box.program_state.get("leaving", False)
+        return alive and member and whole and engine and box.crash_after is None and box.kernel.well
 
     def _near(self, box: Box, leader: Box) -> bool:
         agent, node = agent_of(box), leader.program_state["node"]
@@ -301,10 +302,11 @@ def _life(box: Box) -> str:
 
 
 def held(box: Box) -> frozenset[str]:
-    """All backends of the balancers of a machine."""
+    """All backends of the balancers of a machine that somebody may use: where no container runs any more,
+    its namespace may stay for as long as the Engine asks a driver that is away to give it back."""
     found: set[str] = set()
-    rules = box.kernel.filter
-    for one in rules.sandboxes.values():
+    rules, used = box.kernel.filter, {container.sandbox for container in box.dockerd.listed}
+    for one in (held for sandbox, held in rules.sandboxes.items() if sandbox in used):
         for service in one.table.services:
             found.update(service.backends)
     if rules.mesh is not None:
