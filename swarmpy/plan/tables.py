@@ -208,8 +208,8 @@ def _meshed(service: Service) -> bool:
 
 
 def _source(protocol: str) -> str:
-    """What a backend sees of a client where the service does not say. An SCTP program answers from the address
-    on the way to whom it answers, and the way to a client outside is not by this network."""
+    """What a backend sees of a client where the service does not say. An SCTP program answers from the
+    address on the way to whom it answers, and the way to a client outside is not by this network."""
     return "snat" if protocol == "sctp" else "preserve"
 
 

@@ -344,8 +344,8 @@ def _reach(port: Port) -> None:
         raise InvalidArgument("a port published with mode=host keeps its client's address: leave source away")
     if port.source in {"preserve", "local"} and port.protocol == "sctp":
         raise InvalidArgument(
-            f"source={port.source} is not possible for SCTP, whose programs choose the address that they answer "
-            "from: tasks see the entry node's address (source=snat); with mode=host they see the client's"
+            f"source={port.source} is not possible for SCTP, whose programs choose the address that they "
+            "answer from: tasks see the entry node's address (source=snat); mode=host shows the client's"
         )
     if port.host_ip:
         try:
