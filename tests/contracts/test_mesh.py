@@ -17,6 +17,7 @@ import pytest
 
 from swarmpy.adapters.netns import inside
 from swarmpy.adapters.nftables import NftBalancer, NftMesh, library
+from swarmpy.adapters.nftables.meshrender import INNER
 from swarmpy.ports import FabricError, MeshPort, MeshTable, Return, SandboxTable
 from tests.contracts.netlab import Lab, call, connect, datagrams, ip, raw_sctp, say, sctp_init
 
@@ -286,6 +287,16 @@ RETURN_DAMAGE = (
     "ip route flush table 1392508929",
     "sysctl -qw net.ipv4.conf.ing0.rp_filter=1",
 )
+
+
+async def test_an_address_that_the_kernel_gives_the_link_later_is_no_damage(mesh: Lab) -> None:
+    node = mesh.nodes[0]
+    print_of = await node.mesh.observe()
+    name = mesh.name(node.ingress)
+    ip(f"-n {name} -6 address flush dev {INNER} scope link")
+    assert await node.mesh.observe() == print_of
+    ip(f"-n {name} -6 address add fe80::1/64 dev {INNER} nodad")
+    assert await node.mesh.observe() == print_of
 
 
 async def test_a_container_that_is_plugged_in_is_no_damage(mesh: Lab) -> None:
