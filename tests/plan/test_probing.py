@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace as with_
+from msgspec.structs import replace
 
 from swarmpy.model.fabric import Table
 from swarmpy.plan import fabric, names, probing
@@ -272,9 +271,9 @@ def test_the_table_that_nobody_is_missing_from_is_the_same_one() -> None:
 def test_widths_are_of_the_widest_network_and_make_the_packet_that_vxlan_makes() -> None:
     front = table(endpoint(1), endpoint(2, OTHER))
     assert probing.widths({"n1": front})["192.0.2.2"] + 28 == 1500
-    wide = with_(front, mtu=8950)
+    wide = replace(front, mtu=8950)
     assert probing.widths({"n1": front, "n2": wide})["192.0.2.2"] + 28 == 9000
-    encrypted = with_(front, mtu=1424, encrypted=True)
+    encrypted = replace(front, mtu=1424, encrypted=True)
     assert probing.widths({"n1": encrypted})["192.0.2.2"] + 28 == 1500
     assert "1500 bytes" in probing.narrow("192.0.2.2", 1472)
     assert "1500 bytes" in probing.narrow("fd00::2", 1452)
