@@ -24,8 +24,8 @@ from swarmpy.plan import fabric as p
 from swarmpy.plan import guarding, share, wires
 from swarmpy.plan.carried import finished, forwarded
 from swarmpy.plan.container import Wire
-from swarmpy.plan.engine import LocalTask
 from swarmpy.plan.names import Resolver, upstreams
+from swarmpy.plan.node import LocalTask
 from swarmpy.plan.probing import reachable
 from swarmpy.ports import Disk, FabricError, FabricPorts
 
