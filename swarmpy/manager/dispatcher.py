@@ -145,15 +145,14 @@ class Dispatcher:
             ):
                 session.dirty.set()
         self._tables.forget(after)
-        self._leaving.forget(after)
+        self._leaving.follow(before, after)
 
     def _answering(self) -> Iterable[tuple[str, Told]]:
         return [(key, one.networks) for key, one in self._sessions.items() if not one.suspect]
 
     def _lost(self) -> Iterable[str]:
         heard = {key for key, _ in self._answering()}
-        return [one.id for one in self._world().nodes
-                if one.status.state is not NodeState.DOWN and one.id not in heard]  # fmt: skip
+        return [one.id for one in self._world().nodes if one.id not in heard]
 
     async def _find_silent(self) -> None:
         allowed = SUSPECT_SHARE * self._period()

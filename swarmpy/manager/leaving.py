@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from math import inf
 
 from swarmpy.manager.tables import Told
-from swarmpy.model.lifecycle import TaskState
+from swarmpy.model.lifecycle import NodeState, TaskState
 from swarmpy.model.objects import Task
 from swarmpy.plan import leaving
 from swarmpy.ports import Clock
@@ -31,6 +32,8 @@ class Leaving:
     def __init__(self, clock: Clock, others: Others, lost: Lost) -> None:
         self._clock, self._others, self._lost = clock, others, lost
         self._leavers: dict[str, leaving.Leaver] = {}
+        self._down: dict[str, float] = {}
+        """When nodes went down that were up in this term."""
 
     def wait(self, world: Snapshot, task: Task, told: TaskState | None) -> float:
         """Seconds until the task's node may be told to stop it; 0: now."""
@@ -58,17 +61,28 @@ class Leaving:
         """Nodes that may still send it requests. One whose daemon is away balances as it last heard."""
         mine = {place.network_id for place in task.networks}
         silent = {key for key, told in self._others() if told.may_hold(now, mine, leaver.version)}
-        if lost := set(self._lost()) - {task.node_id}:
+        if lost := {one for one in self._lost() if self._may_balance(now, world, one)} - {task.node_id}:
             ingress = world.ingress_network()
             everywhere = ingress is not None and ingress.id in mine
             there = {one.node_id for key in mine for one in (world.bucket_in(key) or {}).values()}
             silent |= lost if everywhere else lost & there
         return sorted(silent)
 
-    def forget(self, world: Snapshot) -> None:
-        """Drop tasks that are gone."""
-        for task_id in [key for key in self._leavers if key not in world.tasks]:
+    def _may_balance(self, now: float, world: Snapshot, node_id: str) -> bool:
+        down = world.nodes[node_id].status.state is NodeState.DOWN
+        return not down or now - self._down.get(node_id, -inf) < leaving.BACK
+
+    def follow(self, before: Snapshot, after: Snapshot) -> None:
+        """The world changed: drop tasks that are gone, and note who is down since now."""
+        for task_id in [key for key in self._leavers if key not in after.tasks]:
             del self._leavers[task_id]
+        if before.nodes is not after.nodes:
+            down = {one.id for one in after.nodes if one.status.state is NodeState.DOWN}
+            known = {one.id for one in before.nodes if one.status.state is NodeState.DOWN}
+            now = self._clock.monotonic()
+            self._down = {
+                key: self._down.get(key, now) for key in down if key in self._down or key not in known
+            }
 
     def __bool__(self) -> bool:
         return bool(self._leavers)

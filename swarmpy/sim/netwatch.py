@@ -219,7 +219,7 @@ class NetWatch:
     def calm(self, box: Box, seconds: float = CALM) -> bool:
         """Whether the machine and its way to the leader were well for so long."""
         now = self.stage.loop.instant
-        if now - box.kernel.disturbed < MENDED:
+        if now - box.kernel.disturbed < MENDED or not _is_member(box):
             return False
         return now - self._calm.get(_life(box), now) >= seconds
 
@@ -241,8 +241,7 @@ class NetWatch:
         whole = disk.latency == Platter.QUICK and disk.capacity is None and not disk.failing_sync
         engine = box.dockerd.up and not box.dockerd.hanging
         alive = box.process is not None and box.process.alive and not box.process.paused
-        member = box.program_state.get("joined", False) and not box.program_state.get("leaving", False)
-        return alive and member and whole and engine and box.crash_after is None and box.kernel.well
+        return alive and _is_member(box) and whole and engine and box.crash_after is None and box.kernel.well
 
     def _near(self, box: Box, leader: Box) -> bool:
         agent, node = agent_of(box), leader.program_state["node"]
@@ -313,6 +312,11 @@ def held(box: Box) -> frozenset[str]:
         for port in rules.mesh.table.ports:
             found.update(port.backends)
     return frozenset(found)
+
+
+def _is_member(box: Box) -> bool:
+    """Whether its node is in the cluster, and not about to leave it."""
+    return bool(box.program_state.get("joined")) and not box.program_state.get("leaving")
 
 
 def agent_of(box: Box) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from swarmpy.model import messages as m
 from swarmpy.model.commands import (
     CreateNetwork,
@@ -111,7 +113,10 @@ async def test_a_node_that_does_not_answer_is_not_waited_for_for_ever(cluster: C
     await end.close()
 
 
-async def test_a_node_whose_daemon_is_away_is_waited_for_until_it_is_down(cluster: Cluster) -> None:
+@pytest.mark.parametrize(("down_for", "waits"), [(0.0, True), (leaving.BACK + 1, False)])
+async def test_a_node_whose_daemon_is_away_is_waited_for_until_it_is_long_down(
+    cluster: Cluster, down_for: float, waits: bool
+) -> None:
     """Its kernel goes on balancing by what it last heard: were the task stopped now, requests by that node would
     find nobody."""
     end, key = await running(cluster)
@@ -125,13 +130,15 @@ async def test_a_node_whose_daemon_is_away_is_waited_for_until_it_is_down(cluste
     await other.close()
     await cluster.node_is("w2", NodeState.DISCONNECTED)
     await cluster.writer.submit(RemoveService(service="s1"))
+    start = cluster.clock.mono
     await pass_time(cluster, end, 1)
     await end.send(m.to_body(m.Applied(seq=cluster.dispatcher.sessions["w1"].seq)))
     await pass_time(cluster, end, 3)
     assert cluster.dispatcher.sessions["w1"].told[key].desired == TaskState.RUNNING
     await cluster.writer.submit(ObserveNode(node="w2", state=NodeState.DOWN))
-    start = cluster.clock.mono
+    cluster.clock.mono += down_for
+    start += down_for
     told = await told_to_stop(cluster, end)
     assert [one.desired for one in told.tasks] == [TaskState.REMOVE]
-    assert cluster.clock.mono - start < 3
+    assert (cluster.clock.mono - start >= leaving.PATIENCE) == waits
     await end.close()
