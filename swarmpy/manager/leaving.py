@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 Others = Callable[[], Iterable[tuple[str, Told]]]
 """(node id, what it was told) of the sessions that are alive and not suspect."""
 Lost = Callable[[], Iterable[str]]
-"""Nodes that are not heard of now and not yet known to be down."""
+"""Nodes that are not heard of now."""
 
 
 class Leaving:
@@ -77,12 +77,13 @@ class Leaving:
         for task_id in [key for key in self._leavers if key not in after.tasks]:
             del self._leavers[task_id]
         if before.nodes is not after.nodes:
-            down = {one.id for one in after.nodes if one.status.state is NodeState.DOWN}
-            known = {one.id for one in before.nodes if one.status.state is NodeState.DOWN}
-            now = self._clock.monotonic()
-            self._down = {
-                key: self._down.get(key, now) for key in down if key in self._down or key not in known
-            }
+            known, down = _down(before), _down(after)
+            self._down |= dict.fromkeys(down - known, self._clock.monotonic())
+            self._down = {key: since for key, since in self._down.items() if key in down}
 
     def __bool__(self) -> bool:
         return bool(self._leavers)
+
+
+def _down(world: Snapshot) -> set[str]:
+    return {one.id for one in world.nodes if one.status.state is NodeState.DOWN}
