@@ -17,8 +17,7 @@ from swarmpy.model import codec
 from swarmpy.model.examination import Crossing, NodeReport, Path, Wrong
 from swarmpy.model.fabric import Table, digest
 from swarmpy.model.messages import Examine
-from swarmpy.plan import doctor, probing
-from swarmpy.plan import fabric as p
+from swarmpy.plan import doctor, probing, share
 from swarmpy.ports import Engine, EngineError, FabricError, RefusedError, Wire, WireError
 
 logger = logging.getLogger(__name__)
@@ -137,7 +136,7 @@ class Examined:
         return [one for some in found for one in some]
 
     async def _ask_names(self, table: Table) -> list[Wrong]:
-        addresses = p.served_at(table)
+        addresses = share.served_at(table)
         name = next((one.name for one in table.endpoints), "")
         if not addresses or not name:
             return []

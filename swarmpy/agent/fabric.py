@@ -21,11 +21,11 @@ from swarmpy.model.fabric import Table, patched
 from swarmpy.model.links import Answer, LinkSeen, Question, SandboxTable
 from swarmpy.model.messages import Networks
 from swarmpy.plan import fabric as p
-from swarmpy.plan import guarding, wires
+from swarmpy.plan import guarding, share, wires
 from swarmpy.plan.carried import finished, forwarded
 from swarmpy.plan.container import Wire
-from swarmpy.plan.engine import LocalTask
 from swarmpy.plan.names import Resolver, upstreams
+from swarmpy.plan.node import LocalTask
 from swarmpy.plan.probing import reachable
 from swarmpy.ports import Disk, FabricError, FabricPorts
 
@@ -238,7 +238,7 @@ class FabricWorker:
 
     def local(self) -> str:
         """This node's VXLAN address, as the others know it."""
-        return p.local_of(self.tables, self._node_id) or self._address
+        return share.local_of(self.tables, self._node_id) or self._address
 
     async def _turn(self) -> bool:
         """Carry out until nothing is left to do that can be done; whether all went well."""
@@ -312,7 +312,7 @@ class FabricWorker:
         table = self.tables.get(network_id)
         if table is None:
             raise FabricError(f"network {network_id} is not known on this node: no task of it is here")
-        link = p.link_of(table, self._node_id, self.local())
+        link = share.link_of(table, self._node_id, self.local())
         seen = (self._links or {}).get(network_id)
         if seen is None or seen.link != link:
             for first in guarding.before(self.tables, link.local, self._fence.seen()):
@@ -333,7 +333,7 @@ class FabricWorker:
     async def _program_early(self, task_id: str, path: str) -> None:
         if not await self.ports.sandboxes.appeared(path, patience=PATIENCE):
             return
-        table = p.Sandboxes(self.seen).table(task_id)
+        table = share.Sandboxes(self.seen).table(task_id)
         known = self._rules.tables().get(path)
         if table is None or (known is not None and known.services == table.services):
             return

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.links import LinkSeen
-from swarmpy.plan.engine import LocalTask
+from swarmpy.plan.node import LocalTask
 
 PATIENCE = 60.0
 """Seconds that a start may take between its first endpoint and the Engine's listing."""

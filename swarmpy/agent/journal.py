@@ -1,6 +1,6 @@
 """What an agent remembers between restarts: its tasks with their last statuses, and the managers it knows.
 
-One small file, replaced atomically. It is a memory, not a truth: where it is lost or damaged, containers are
+Small files, replaced atomically. It is a memory, not a truth: where it is lost or damaged, containers are
 adopted by their labels and the next full set of assignments tells the rest.
 Registry credentials and the secrets of encrypted networks are never written to it.
 """
@@ -56,7 +56,7 @@ class KeptNetworks(msgspec.Struct, frozen=True, kw_only=True):
 def load_networks(disk: Disk) -> KeptNetworks:
     """What was kept; nothing where there is no file or it is damaged: the leader sends it again."""
     try:
-        return codec.decode(KeptNetworks, disk.read(NETWORKS))
+        return codec.decode(KeptNetworks, _checked(disk.read(NETWORKS)))
     except FileNotFoundError:
         return KeptNetworks()
     except (codec.CodecError, OSError) as error:
@@ -69,7 +69,7 @@ def save_networks(disk: Disk, kept: KeptNetworks) -> None:
     until the machine goes down, and after that a manager has to tell them again. Raises OSError."""
     tables = {key: replace(table, keys=(), sending=0) for key, table in kept.tables.items()}
     disk.mkdir(FOLDER)
-    disk.replace(NETWORKS, codec.encode(replace(kept, tables=tables)))
+    disk.replace(NETWORKS, _with_sum(codec.encode(replace(kept, tables=tables))))
 
 
 def load(disk: Disk) -> Memory:
@@ -86,12 +86,15 @@ def load(disk: Disk) -> Memory:
 def save(disk: Disk, memory: Memory) -> None:
     """Keep it, durably. Raises OSError."""
     disk.mkdir(FOLDER)
-    data = codec.encode(memory)
-    disk.replace(FILE, zlib.crc32(data).to_bytes(_SUM, "big") + data)
+    disk.replace(FILE, _with_sum(codec.encode(memory)))
+
+
+def _with_sum(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(_SUM, "big") + data
 
 
 def _checked(data: bytes) -> bytes:
     """What stands behind its own CRC-32. Raises CodecError: one bit may turn a state into another."""
-    if zlib.crc32(data[_SUM:]).to_bytes(_SUM, "big") != data[:_SUM]:
+    if _with_sum(data[_SUM:]) != data:
         raise codec.CodecError("its checksum does not match")
     return data[_SUM:]

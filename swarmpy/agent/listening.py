@@ -15,8 +15,8 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterable
 
-from swarmpy.plan.engine import Container
 from swarmpy.plan.listening import Await, Looked
+from swarmpy.plan.node import Container
 from swarmpy.ports import Sockets
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from swarmpy.agent.joining import Sandbox
 from swarmpy.plan.container import TASK_LABEL
-from swarmpy.plan.engine import Container
+from swarmpy.plan.node import Container
 from swarmpy.ports import ContainerSeen
 
 

@@ -14,7 +14,7 @@ from swarmpy.agent.joining import Sandbox
 from swarmpy.model.fabric import Table
 from swarmpy.model.links import LinkSeen
 from swarmpy.plan import tethers as p
-from swarmpy.plan.engine import LocalTask
+from swarmpy.plan.node import LocalTask
 
 logger = logging.getLogger(__name__)
 

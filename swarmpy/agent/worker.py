@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from msgspec.structs import replace
 
 from swarmpy.agent import journal
+from swarmpy.agent.hands import Hands
 from swarmpy.agent.joining import Sandbox
 from swarmpy.agent.listening import Listeners
 from swarmpy.agent.naming import EngineNetworks
@@ -28,15 +29,25 @@ from swarmpy.model.objects import TaskStatus
 from swarmpy.plan import engine as p
 from swarmpy.plan.container import CLUSTER_LABEL, TASK_LABEL, Wire
 from swarmpy.plan.listening import Await
+from swarmpy.plan.node import (
+    Action,
+    Cancel,
+    Container,
+    Create,
+    EngineAction,
+    Forget,
+    LocalTask,
+    NodeWorld,
+    Pull,
+    Remove,
+    Report,
+    Stop,
+)
 from swarmpy.plan.template import NodeFacts
 from swarmpy.ports import Clock, Disk, Engine, EngineError, EngineGoneError, Sockets
 
 logger = logging.getLogger(__name__)
 
-STARTS = 2
-"""Starts in flight: about the cores of a small host; more only make every start slower."""
-PULLS = 3
-"""Pulls in flight."""
 LOOK_ROUND = 10.0
 """Seconds between looks at the Engine when no event came: events may be lost."""
 SILENT = 15.0
@@ -45,7 +56,7 @@ SILENCE = f"the container engine has not answered for {SILENT:.0f} seconds: see 
 RETRY = 0.5
 """Seconds before an action that could not be carried out is judged again."""
 
-Report = Callable[[str, TaskStatus], None]
+Heard = Callable[[str, TaskStatus], None]
 
 
 class Worker:
@@ -59,25 +70,25 @@ class Worker:
         disk: Disk,
         clock: Clock,
         facts: Callable[[], NodeFacts],
-        report: Report,
+        report: Heard,
     ) -> None:
         self._cluster_id, self._engine, self._disk, self._clock = cluster_id, engine, disk, clock
         self._facts, self._report = facts, report
-        self.tasks: dict[str, p.LocalTask] = {}
-        self._containers: tuple[p.Container, ...] | None = None
+        self.tasks: dict[str, LocalTask] = {}
+        self._containers: tuple[Container, ...] | None = None
         self.complete = False
-        self._busy: dict[str, tuple[asyncio.Task[None], p.EngineAction]] = {}
+        self._busy: dict[str, tuple[asyncio.Task[None], EngineAction]] = {}
         self._ended: set[str] = set()
         """Keys whose action ended since the last look began: that look may not show what came of it."""
         self._wake = asyncio.Event()
         self._stale, self._pace = True, Pace()
         self._unsaved = False
         self._empty = asyncio.Event()
-        self._starts, self._pulls = asyncio.Semaphore(STARTS), asyncio.Semaphore(PULLS)
         self.managers: Callable[[], tuple[Manager, ...]] = tuple
         self.wires: Callable[[], Mapping[str, Wire]] = dict
         """The networks that this node carries, by id."""
         self.networks = EngineNetworks(engine, lambda: self.wires())  # noqa: PLW0108  it is set later
+        self._hands = Hands(engine, self.networks)
         self.is_wired: Callable[[str], bool] = lambda _task_id: True
         """Whether a task's running container is connected as it should be."""
         self.severed: Callable[[str], str] = lambda _task_id: ""
@@ -98,7 +109,7 @@ class Worker:
         for one in memory.tasks:
             if one.status.state < TaskState.READY:
                 continue  # it may need a pull, and credentials are not kept: the managers tell it again
-            self.tasks[one.assigned.id] = p.LocalTask(assigned=one.assigned, status=one.status)
+            self.tasks[one.assigned.id] = LocalTask(assigned=one.assigned, status=one.status)
 
     def assign(self, message: Assignments) -> None:
         """Take over assignments."""
@@ -221,7 +232,7 @@ class Worker:
             self.look()
             await asyncio.sleep(RETRY)
 
-    def _known(self, one: p.Container) -> p.Container:
+    def _known(self, one: Container) -> Container:
         """The container, with what is known of its connections and sockets by now."""
         one = self.listeners.known(one)
         if not self._attached(one.task_id):
@@ -230,39 +241,37 @@ class Worker:
 
     def _needed(self) -> set[str]:
         """Networks for which a container is being made."""
-        made = [action for _, action in self._busy.values() if isinstance(action, p.Create)]
+        made = [action for _, action in self._busy.values() if isinstance(action, Create)]
         return {place.network_id for action in made for place in action.places}
 
     def _attached(self, task_id: str) -> bool:
         local = self.tasks.get(task_id)
         return local is not None and bool(local.assigned.networks)
 
-    def _turn(self, containers: tuple[p.Container, ...]) -> None:
+    def _turn(self, containers: tuple[Container, ...]) -> None:
         """Plan and set going until nothing more is decided at once."""
         containers = tuple(self._known(one) for one in containers)
         while True:
-            world = p.NodeWorld(
+            world = NodeWorld(
                 node=self._facts(),
                 cluster_id=self._cluster_id,
                 tasks=self.tasks,
                 containers=containers,
                 complete=self.complete,
                 busy=frozenset(self._busy) | self._ended,
-                pulling=frozenset(
-                    key for key, (_, action) in self._busy.items() if isinstance(action, p.Pull)
-                ),
+                pulling=frozenset(key for key, (_, action) in self._busy.items() if isinstance(action, Pull)),
                 networks=self.wires(),
             )
             actions = p.plan(self._clock.now(), world)
             for action in actions:
                 self._begin(action)
-            if not any(isinstance(action, p.Report | p.Forget) for action in actions):
+            if not any(isinstance(action, Report | Forget) for action in actions):
                 self.listeners.awaits(one for one in actions if isinstance(one, Await))
                 return
 
-    def _begin(self, action: p.Action) -> None:
+    def _begin(self, action: Action) -> None:
         match action:
-            case p.Report():
+            case Report():
                 local = self.tasks[action.key]
                 self.tasks[action.key] = replace(
                     local, status=action.status, doomed=action.doomed or local.doomed, problem=""
@@ -271,10 +280,10 @@ class Worker:
                 if action.remark:
                     logger.warning("task %s runs, but %s", local.assigned.name, action.remark)
                 self._report(action.key, action.status)
-            case p.Forget():
+            case Forget():
                 del self.tasks[action.key]
                 self._unsaved = True
-            case p.Cancel():
+            case Cancel():
                 self._busy[action.key][0].cancel()
             case Await():
                 pass  # of all of them at once, when this turn is over
@@ -282,9 +291,11 @@ class Worker:
                 task = asyncio.create_task(self._carry_out(action), name=f"{type(action).__name__}")
                 self._busy[action.key] = (task, action)
 
-    async def _carry_out(self, action: p.EngineAction) -> None:
+    async def _carry_out(self, action: EngineAction) -> None:
         try:
-            await self._act(action)
+            await self._hands.act(action)
+            if isinstance(action, Pull):
+                self._note(action.key, prepared=True)
         except EngineGoneError as error:
             logger.info("%s waits for the Engine: %s", type(action).__name__, error)
             await asyncio.sleep(RETRY)
@@ -302,55 +313,13 @@ class Worker:
             self._ended.add(action.key)
             self.look()
 
-    async def _act(self, action: p.EngineAction) -> None:
-        match action:
-            case p.Pull():
-                async with self._pulls:
-                    await self._pull(action)
-            case p.Create():
-                await self._create(action)
-            case p.Start():
-                async with self._starts:
-                    await self._engine.start(action.container_id)
-            case p.Stop():
-                await self._engine.stop(action.container_id, action.grace)
-            case p.Remove():
-                await self._engine.remove(action.container_id)
-
-    async def _create(self, action: p.Create) -> None:
-        """Create it, and connect it to its further networks: the Engine takes one with the request. Where
-        that fails half-way the container goes, so that the next one begins anew."""
-        for place in action.places:
-            await self.networks.ensure(place)
-        container_id = await self._engine.create(action.name, action.config)
-        try:
-            for place in action.places[1:]:
-                await self._engine.connect(container_id, place.network, place.options)
-        except EngineError:
-            await self._engine.remove(container_id)
-            raise
-
-    async def _pull(self, action: p.Pull) -> None:
-        """Docker's rule: always try, but a pinned image that is here needs no pull, and one that cannot be
-        pulled but is here will do."""
-        if not ("@sha256:" in action.image and await self._engine.has_image(action.image)):
-            try:
-                await self._engine.pull(action.image, action.auth)
-            except EngineGoneError:
-                raise
-            except EngineError as error:
-                if not await self._engine.has_image(action.image):
-                    raise
-                logger.info("%s cannot be pulled, the local image is used: %s", action.image, error)
-        self._note(action.key, prepared=True)
-
-    async def _refused(self, action: p.EngineAction, error: EngineError) -> None:
-        if isinstance(action, p.Stop | p.Remove):
+    async def _refused(self, action: EngineAction, error: EngineError) -> None:
+        if isinstance(action, Stop | Remove):
             if not error.missing:
                 logger.warning("%s of %s failed: %s", type(action).__name__, action.container_id, error)
                 await asyncio.sleep(RETRY)
             return
-        if isinstance(action, p.Create) and error.conflict and await self._made_already(action.key):
+        if isinstance(action, Create) and error.conflict and await self._made_already(action.key):
             return
         self._note(action.key, problem=str(error))
 

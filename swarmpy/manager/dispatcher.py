@@ -55,7 +55,7 @@ class Dispatcher:
         self._submit, self._world, self._clock, self._managers = submit, world, clock, managers
         self._sessions: dict[str, Session] = {}
         self._tables = Tables()
-        self._leaving = Leaving(clock, self._answering)
+        self._leaving = Leaving(clock, self._answering, self._lost)
         self._turns, self._heap = Turns(TOLD), Heap()
         self._known_managers: tuple[object, tuple[m.Manager, ...]] | None = None
 
@@ -95,7 +95,7 @@ class Dispatcher:
         else:
             self._wake(before, after)
         self._tables.forget(after)
-        self._leaving.forget(after)
+        self._leaving.follow(before, after)
 
     def _wake(self, before: Snapshot, after: Snapshot) -> None:
         """Wake the sessions whose node, or a task or guest on it, is another one now, and those with networks
@@ -125,6 +125,10 @@ class Dispatcher:
 
     def _answering(self) -> Iterable[tuple[str, Told]]:
         return [(key, one.networks) for key, one in self._sessions.items() if not one.suspect]
+
+    def _lost(self) -> Iterable[str]:
+        heard = {key for key, _ in self._answering()}
+        return [one.id for one in self._world().nodes if one.id not in heard]
 
     async def _find_silent(self) -> None:
         allowed = SUSPECT_SHARE * self._period()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from swarmpy.model.links import LinkSeen
-from swarmpy.plan.fabric import Forward, Sandboxes, World
+from swarmpy.plan.fabric import Forward, World
+from swarmpy.plan.share import Sandboxes
 
 
 def forwarded(seen: LinkSeen, action: Forward) -> LinkSeen:

@@ -15,8 +15,10 @@ from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.objects import Task
 
 PATIENCE = 10.0
-"""Seconds for which nodes that live but do not answer are waited for. Nodes that are suspect or down are not
-waited for at all, so this is how long a node that is only slow may take; seen were up to three seconds."""
+"""Seconds for which nodes that do not answer are waited for. Slow ones took up to three seconds."""
+BACK = 15.0
+"""Seconds for which a node that is down is taken to come back: of one whose daemon alone is away, and slow to
+start, the kernel goes on balancing."""
 DRAIN = 1.0
 """Seconds between the last answer and the stop signal, where the service does not say."""
 LONGEST = 3600.0

@@ -15,10 +15,10 @@ The rules against false alarms:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from math import ceil, inf
 
-from msgspec.structs import replace as with_
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from swarmpy.model.fabric import Endpoint, Table
 
@@ -32,11 +32,11 @@ BUDGET = 160.0
 """Questions a second to all peers together: with more than 32 peers each is asked less often."""
 MOST = 256
 """Peers that one node asks: with more, those that follow it in the order of their addresses."""
-QUICK = 0.05
+QUICK = 0.04
 """Seconds between two questions to a peer whose answer is late."""
 LATE = 0.1
 """Seconds after which the answer to a question asked in time is late; also how late we may be ourselves."""
-SILENCE = 0.8
+SILENCE = 0.7
 """Seconds of silence that mean loss..."""
 MISSES = 8
 """...if at least so many questions were asked in them."""
@@ -51,8 +51,7 @@ SOON = 0.01
 """Seconds until the rest of a burst."""
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(Struct, frozen=True, gc=False):
     """What is known of a peer. Times are our own working time; -inf for never. `missed`: questions since its
     last answer; `good`: answers in succession while it is lost."""
 
@@ -63,8 +62,7 @@ class Peer:
     lost: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
+class Watch(Struct, frozen=True):
     """All peers by address. `skew`: seconds of the clock in which we did not work; `wake`: when the next turn
     was due."""
 
@@ -78,8 +76,7 @@ class Watch:
         return frozenset(key for key, peer in self.peers.items() if peer.lost)
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(Struct, frozen=True):
     """What follows: whom to ask now, and when to look again (None: when there are peers)."""
 
     watch: Watch
@@ -169,9 +166,9 @@ def reachable(table: Table, lost: frozenset[str]) -> Table:
 
     def seen(one: Endpoint) -> Endpoint:
         out = one.serving and one.vtep in lost and one.service_id in alive
-        return with_(one, serving=False) if out else one
+        return replace(one, serving=False) if out else one
 
-    return with_(table, endpoints=tuple(seen(one) for one in table.endpoints))
+    return replace(table, endpoints=tuple(seen(one) for one in table.endpoints))
 
 
 def stations(tables: Mapping[str, Table]) -> frozenset[str]:

@@ -207,11 +207,17 @@ def _meshed(service: Service) -> bool:
     return any(port.publish_mode != "host" for port in service.ports)
 
 
+def _source(protocol: str) -> str:
+    """What a backend sees of a client where the service does not say. An SCTP program answers from the
+    address on the way to whom it answers, and the way to a client outside is not by this network."""
+    return "snat" if protocol == "sctp" else "preserve"
+
+
 def _ports(world: Snapshot) -> tuple[PublishedPort, ...]:
     return tuple(
         PublishedPort(
             service_id=service.id, protocol=port.protocol, published=port.published_port,
-            target=port.target_port, source=port.source or "preserve",
+            target=port.target_port, source=port.source or _source(port.protocol),
             host=pools.canonical(port.host_ip),
         )
         for service in world.services

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.links import LinkSeen
-from swarmpy.plan.engine import LocalTask
+from swarmpy.plan.node import LocalTask
 
 HOLD = 1.0
 """Seconds after which a link that was missed is looked for again: containers and links are not looked at in

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from swarmpy.model.fabric import Table
 from swarmpy.plan.container import Wire
-from swarmpy.plan.fabric import served_at
+from swarmpy.plan.share import served_at
 
 
 def wires_of(tables: Mapping[str, Table], node_id: str) -> dict[str, Wire]:

@@ -6,17 +6,19 @@ not: their discovery.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
 
+from swarmpy.agent.hands import Hands
 from swarmpy.agent.worker import Worker
 from swarmpy.manager.dispatcher import Dispatcher
 from swarmpy.manager.manager import Manager
 from swarmpy.model.lifecycle import NodeState
 from swarmpy.node import member
 from swarmpy.node.member import Member
-from swarmpy.plan import engine as p
+from swarmpy.plan import node as n
 from swarmpy.plan import policy, promotion, reap, restart, rollout
 from swarmpy.plan.slots import retire
 from swarmpy.sim.bugs import Patch, bug
@@ -56,23 +58,24 @@ def _drained_keeps() -> list[Patch]:
 @bug("amnesia-starts-twice", "an agent does not see containers that it does not remember", world="cluster",
      faults=("amnesia",))  # fmt: skip
 def _amnesia_starts_twice() -> list[Patch]:
-    observe, act = Worker._observe, Worker._act
+    observe, act = Worker._observe, Hands.act
 
     async def forgetful(self: Any) -> None:
         await observe(self)
         if self._containers is not None:
             mine = {local.status.container_id for local in self.tasks.values()}
-            started: set[str] = getattr(self, "made", set())
+            started: set[str] = getattr(self._hands, "made", set())
             self._containers = tuple(one for one in self._containers if one.id in mine | started)
 
     async def make(self: Any, action: Any) -> None:
-        if not isinstance(action, p.Create):
+        if not isinstance(action, n.Create):
             await act(self, action)
             return
-        key = await self._engine.create(f"{action.name}.{self._clock.now()}", action.config)
+        other = f"{action.name}.{asyncio.get_running_loop().time()}"
+        key = await self._engine.create(other, action.config)
         self.made = {*getattr(self, "made", set()), key}
 
-    return [(Worker, "_observe", forgetful), (Worker, "_act", make)]
+    return [(Worker, "_observe", forgetful), (Hands, "act", make)]
 
 
 @bug("history-unbounded", "ended tasks are kept for ever", world="cluster",

@@ -17,7 +17,7 @@ from swarmpy.manager.tables import Told
 from swarmpy.model import addressing
 from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.messages import Networks
-from swarmpy.plan import addresses, fabric, leaving, listening, published, tables
+from swarmpy.plan import addresses, fabric, leaving, listening, published, share, tables
 from swarmpy.plan.carried import forwarded
 from swarmpy.sim.bugs import Patch, bug
 
@@ -176,5 +176,5 @@ def _engine_network_kept() -> list[Patch]:
 @bug("ipv6-unreturned", "a container cannot answer clients of the mesh over IPv6", world="cluster",
      faults=CALM)  # fmt: skip
 def _ipv6_unreturned() -> list[Patch]:
-    right = fabric._returns
-    return [(fabric, "_returns", lambda table, six: right(table, six=False))]
+    right = share._returns
+    return [(share, "_returns", lambda table, six: right(table, six=False))]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from swarmpy.model.fabric import Table
 from swarmpy.plan.container import OPTION
-from swarmpy.plan.fabric import Sandboxes, link_of, mesh_of, neighbours, served_at
+from swarmpy.plan.share import Sandboxes, link_of, mesh_of, neighbours, served_at
 from swarmpy.plan.tables import of_node, table
 from swarmpy.sim.containers import Container
 from swarmpy.sim.invariants import Broken

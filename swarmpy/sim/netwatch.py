@@ -171,7 +171,7 @@ class NetWatch:
     def runs(self, box: Box, container: Container) -> None:
         """No two running containers have the same address in a network."""
         mine = set(addresses_of(container))
-        if not mine:
+        if not mine or self._forgotten(container):
             return
         for other_box in self.stage.boxes.values():
             for other in other_box.dockerd.listed:
@@ -219,7 +219,7 @@ class NetWatch:
     def calm(self, box: Box, seconds: float = CALM) -> bool:
         """Whether the machine and its way to the leader were well for so long."""
         now = self.stage.loop.instant
-        if now - box.kernel.disturbed < MENDED:
+        if now - box.kernel.disturbed < MENDED or not _is_member(box):
             return False
         return now - self._calm.get(_life(box), now) >= seconds
 
@@ -241,7 +241,7 @@ class NetWatch:
         whole = disk.latency == Platter.QUICK and disk.capacity is None and not disk.failing_sync
         engine = box.dockerd.up and not box.dockerd.hanging
         alive = box.process is not None and box.process.alive and not box.process.paused
-        return alive and whole and engine and box.crash_after is None and box.kernel.well
+        return alive and _is_member(box) and whole and engine and box.crash_after is None and box.kernel.well
 
     def _near(self, box: Box, leader: Box) -> bool:
         agent, node = agent_of(box), leader.program_state["node"]
@@ -301,16 +301,22 @@ def _life(box: Box) -> str:
 
 
 def held(box: Box) -> frozenset[str]:
-    """All backends of the balancers of a machine."""
+    """All backends of the balancers of a machine that somebody may use: where no container runs any more,
+    its namespace may stay for as long as the Engine asks a driver that is away to give it back."""
     found: set[str] = set()
-    rules = box.kernel.filter
-    for one in rules.sandboxes.values():
+    rules, used = box.kernel.filter, {container.sandbox for container in box.dockerd.listed}
+    for one in (held for sandbox, held in rules.sandboxes.items() if sandbox in used):
         for service in one.table.services:
             found.update(service.backends)
     if rules.mesh is not None:
         for port in rules.mesh.table.ports:
             found.update(port.backends)
     return frozenset(found)
+
+
+def _is_member(box: Box) -> bool:
+    """Whether its node is in the cluster, and not about to leave it."""
+    return bool(box.program_state.get("joined")) and not box.program_state.get("leaving")
 
 
 def agent_of(box: Box) -> Any:

@@ -98,8 +98,8 @@ class SlotWatch:
         if task.desired == TaskState.RUNNING and service.view.update.order == "start-first":
             beside = (one for one in new.tasks_of(service.id) if place_of(one) == place_of(task))
             self.overlapping[task.id] = frozenset(one.id for one in beside)
-        if before.spec_version != task.spec_version:
-            return
+        if before.spec_version != task.spec_version or before.desired == TaskState.REMOVE:
+            return  # another version, or the slot was given up and is filled anew: no restart
         count = self.restarts[task.id] = self.restarts.get(before.id, 0) + 1
         policy = before.view.restart_policy
         if 0 < policy.max_attempts < count and not policy.window:

@@ -15,7 +15,8 @@ from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.links import Link, Plug, SandboxTable
 from swarmpy.model.messages import Assigned, Networks
 from swarmpy.model.objects import TaskStatus
-from swarmpy.plan.engine import LocalTask, adopt
+from swarmpy.plan.engine import adopt
+from swarmpy.plan.node import LocalTask
 from swarmpy.ports import FabricError, FabricPorts
 from swarmpy.sim.balancer import Netfilter, SimBalancer, SimMesh
 from swarmpy.sim.guard import SimCipher, SimGuard

@@ -10,13 +10,14 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import pytest
 
 from swarmpy.adapters.netns import inside
 from swarmpy.adapters.nftables import NftBalancer, NftMesh, library
+from swarmpy.adapters.nftables.meshrender import INNER
 from swarmpy.ports import FabricError, MeshPort, MeshTable, Return, SandboxTable
 from tests.contracts.netlab import Lab, call, connect, datagrams, ip, raw_sctp, say, sctp_init
 
@@ -53,8 +54,9 @@ class Node:
         )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+@contextmanager
+def whole() -> Iterator[Lab]:
+    """Nodes, backends and clients."""
     made = Lab()
     try:
         for bridge in ("under", "over", "out"):
@@ -76,6 +78,12 @@ def lab() -> Iterator[Lab]:
         made.close()
 
 
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with whole() as made:
+        yield made
+
+
 def returns(lab: Lab, address: str) -> SandboxTable:
     return SandboxTable(
         ingress_address=address,
@@ -83,14 +91,18 @@ def returns(lab: Lab, address: str) -> SandboxTable:
     )
 
 
-@pytest.fixture
-async def mesh(lab: Lab) -> Lab:
+async def mend(lab: Lab) -> None:
     """All as it should be; what a test changed is made good."""
     balancer = NftBalancer()
     for node in lab.nodes:
         await node.mesh.apply(node.table, None)
     for space, address in zip(lab.backends, BACKENDS, strict=True):
         await balancer.apply(space, returns(lab, address), None)
+
+
+@pytest.fixture
+async def mesh(lab: Lab) -> Lab:
+    await mend(lab)
     return lab
 
 
@@ -275,6 +287,16 @@ RETURN_DAMAGE = (
     "ip route flush table 1392508929",
     "sysctl -qw net.ipv4.conf.ing0.rp_filter=1",
 )
+
+
+async def test_an_address_that_the_kernel_gives_the_link_later_is_no_damage(mesh: Lab) -> None:
+    node = mesh.nodes[0]
+    print_of = await node.mesh.observe()
+    name = mesh.name(node.ingress)
+    ip(f"-n {name} -6 address flush dev {INNER} scope link")
+    assert await node.mesh.observe() == print_of
+    ip(f"-n {name} -6 address add fe80::1/64 dev {INNER} nodad")
+    assert await node.mesh.observe() == print_of
 
 
 async def test_a_container_that_is_plugged_in_is_no_damage(mesh: Lab) -> None:

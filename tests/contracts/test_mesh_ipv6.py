@@ -11,6 +11,7 @@ import errno
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -58,8 +59,9 @@ class Node:
         )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+@contextmanager
+def whole() -> Iterator[Lab]:
+    """Nodes, backends and clients."""
     made = Lab()
     try:
         for bridge in ("under", "over", "out", "beyond"):
@@ -85,6 +87,12 @@ def lab() -> Iterator[Lab]:
         made.close()
 
 
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with whole() as made:
+        yield made
+
+
 def _backend(lab: Lab, number: int) -> str:
     space, address = lab.space(f"b{number}"), BACKENDS[number - 1]
     lab.plug(space, "eth1", "out", f"172.18.0.{number + 1}/16")
@@ -102,13 +110,17 @@ def returns(lab: Lab, number: int) -> SandboxTable:
     return SandboxTable((), OLD[number], ways, BACKENDS[number])
 
 
-@pytest.fixture
-async def mesh(lab: Lab) -> Lab:
+async def mend(lab: Lab) -> None:
     """All as it should be; what a test changed is made good."""
     for node in lab.nodes:
         await node.mesh.apply(node.table, None)
     for number, space in enumerate(lab.backends):
         await NftBalancer().apply(space, returns(lab, number), None)
+
+
+@pytest.fixture
+async def mesh(lab: Lab) -> Lab:
+    await mend(lab)
     return lab
 
 

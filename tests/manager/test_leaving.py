@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from swarmpy.model import messages as m
-from swarmpy.model.commands import CreateNetwork, CreateService, RemoveService
-from swarmpy.model.lifecycle import TaskState
+from swarmpy.model.commands import (
+    CreateNetwork,
+    CreateService,
+    JoinNode,
+    ObserveNode,
+    RemoveService,
+)
+from swarmpy.model.lifecycle import NodeState, Role, TaskState
 from swarmpy.model.objects import TaskStatus
 from swarmpy.plan import leaving
 from tests.manager.fakes import Pipe
@@ -102,4 +110,35 @@ async def test_a_node_that_does_not_answer_is_not_waited_for_for_ever(cluster: C
     told = await told_to_stop(cluster, end)
     assert [one.desired for one in told.tasks] == [TaskState.REMOVE]
     assert cluster.clock.mono - start >= leaving.PATIENCE
+    await end.close()
+
+
+@pytest.mark.parametrize(("down_for", "waits"), [(0.0, True), (leaving.BACK + 1, False)])
+async def test_a_node_whose_daemon_is_away_is_waited_for_until_it_is_long_down(
+    cluster: Cluster, down_for: float, waits: bool
+) -> None:
+    """Its kernel goes on balancing by what it last heard: were the task stopped now, requests by that node would
+    find nobody."""
+    end, key = await running(cluster)
+    join = JoinNode(id="w2", role=Role.WORKER, address="10.0.0.3", certificate="", hostname="w2")
+    await cluster.writer.submit(join)
+    other, _ = cluster.dial("w2")
+    await cluster.node_is("w2", NodeState.READY)
+    there = SPEC.replace('"web"', '"db"').replace("]}}", '],"Placement":{"Constraints":["node.id==w2"]}}}')
+    await cluster.writer.submit(CreateService(id="s2", spec=there))
+    assert [task.node_id for task in cluster.store.world.tasks_of("s2")] == ["w2"]
+    await other.close()
+    await cluster.node_is("w2", NodeState.DISCONNECTED)
+    await cluster.writer.submit(RemoveService(service="s1"))
+    start = cluster.clock.mono
+    await pass_time(cluster, end, 1)
+    await end.send(m.to_body(m.Applied(seq=cluster.dispatcher.sessions["w1"].seq)))
+    await pass_time(cluster, end, 3)
+    assert cluster.dispatcher.sessions["w1"].told[key].desired == TaskState.RUNNING
+    await cluster.writer.submit(ObserveNode(node="w2", state=NodeState.DOWN))
+    cluster.clock.mono += down_for
+    start += down_for
+    told = await told_to_stop(cluster, end)
+    assert [one.desired for one in told.tasks] == [TaskState.REMOVE]
+    assert (cluster.clock.mono - start >= leaving.PATIENCE) == waits
     await end.close()

@@ -24,7 +24,7 @@ class Scene:
         self.other = next(f"node-{one}" for one in ("w1", "w2") if f"node-{one}" != self.task.node_id)
         self.now = 100.0
         self.tables, self.told, self.seq = Tables(), Told(since=self.now), 0
-        self.leaving = Leaving(SimClock(lambda: self.now), lambda: [(self.other, self.told)])
+        self.leaving = Leaving(SimClock(lambda: self.now), lambda: [(self.other, self.told)], list)
 
     def tell(self, *, full: bool = False) -> bool:
         """The other node hears what is new to it; whether anything is."""

@@ -189,6 +189,18 @@ def test_a_node_carries_the_networks_of_its_tasks_and_the_mesh_once_a_port_is_pu
     assert [one.number for one in mesh.nodes] == [2, 3]
 
 
+def test_an_sctp_program_answers_to_the_node_that_the_client_came_through():
+    cluster = stage("front")
+    ports = [
+        {"TargetPort": 80, "PublishedPort": 8080, "Protocol": protocol} for protocol in ("sctp", "tcp", "udp")
+    ]
+    cluster.create(spec("api", 1, template=attached("front"), EndpointSpec={"Ports": ports}))
+    mesh = tables.table(cluster.world, cluster.world.ingress_network())
+    assert {one.protocol: one.source for one in mesh.ports} == {
+        "sctp": "snat", "tcp": "preserve", "udp": "preserve",
+    }  # fmt: skip
+
+
 # ---------------------------------------------------------------- the routing mesh over IPv6
 
 

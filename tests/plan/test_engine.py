@@ -15,6 +15,7 @@ from swarmpy.model.messages import Assigned
 from swarmpy.model.objects import TaskStatus
 from swarmpy.plan import engine as p
 from swarmpy.plan import listening
+from swarmpy.plan import node as n
 from swarmpy.plan.container import TASK_LABEL, create_body
 from swarmpy.plan.template import NodeFacts
 
@@ -31,23 +32,23 @@ def assigned(desired: TaskState = TaskState.RUNNING, template: str = TEMPLATE) -
     )  # fmt: skip
 
 
-def local(state: TaskState, desired: TaskState = TaskState.RUNNING, **more: object) -> p.LocalTask:
+def local(state: TaskState, desired: TaskState = TaskState.RUNNING, **more: object) -> n.LocalTask:
     status = TaskStatus(state=state, container_id="c" if state >= TaskState.READY else "")
-    return p.LocalTask(assigned=assigned(desired), status=status, **more)  # type: ignore[arg-type]  # by name
+    return n.LocalTask(assigned=assigned(desired), status=status, **more)  # type: ignore[arg-type]  # by name
 
 
-def container(state: str, **more: object) -> p.Container:
-    return p.Container(id="c", state=state, labels={TASK_LABEL: "t"}, **more)  # type: ignore[arg-type]  # by name
+def container(state: str, **more: object) -> n.Container:
+    return n.Container(id="c", state=state, labels={TASK_LABEL: "t"}, **more)  # type: ignore[arg-type]  # by name
 
 
-def decide(task: p.LocalTask | None, *containers: p.Container, complete: bool = True) -> list[p.Action]:
+def decide(task: n.LocalTask | None, *containers: n.Container, complete: bool = True) -> list[n.Action]:
     tasks = {"t": task} if task else {}
-    return list(p.plan(7, p.NodeWorld(NODE, "cluster", tasks, containers, complete=complete)))
+    return list(p.plan(7, n.NodeWorld(NODE, "cluster", tasks, containers, complete=complete)))
 
 
-def kinds(actions: list[p.Action]) -> list[str]:
+def kinds(actions: list[n.Action]) -> list[str]:
     return [
-        action.status.state.word if isinstance(action, p.Report) else type(action).__name__
+        action.status.state.word if isinstance(action, n.Report) else type(action).__name__
         for action in actions
     ]
 
@@ -81,7 +82,7 @@ def kinds(actions: list[p.Action]) -> list[str]:
     ],
 )
 def test_next_step(
-    task: p.LocalTask | None, containers: tuple[p.Container, ...], expected: list[str]
+    task: n.LocalTask | None, containers: tuple[n.Container, ...], expected: list[str]
 ) -> None:
     assert kinds(decide(task, *containers)) == expected
 
@@ -93,32 +94,32 @@ def test_orphans_wait_until_the_node_knows_all_its_tasks() -> None:
 def test_unhealthy_is_stopped_and_then_failed() -> None:
     task = local(TaskState.RUNNING)
     said, stop = decide(task, container("running", health="unhealthy"))
-    assert isinstance(said, p.Report)
-    assert isinstance(stop, p.Stop)
+    assert isinstance(said, n.Report)
+    assert isinstance(stop, n.Stop)
     assert (said.doomed, stop.grace) == ("unhealthy container", 3.0)
-    doomed = p.LocalTask(assigned=task.assigned, status=said.status, doomed=said.doomed)
+    doomed = n.LocalTask(assigned=task.assigned, status=said.status, doomed=said.doomed)
     (end,) = decide(doomed, container("exited", exit_code=143))
-    assert isinstance(end, p.Report)
+    assert isinstance(end, n.Report)
     assert end.status.err == "task: non-zero exit (143): unhealthy container"
 
 
 def test_a_container_that_lost_a_network_is_stopped_and_then_failed() -> None:
     task = local(TaskState.RUNNING)
     said, stop = decide(task, container("running", pid=9, severed="its link is gone"))
-    assert isinstance(said, p.Report)
-    assert isinstance(stop, p.Stop)
+    assert isinstance(said, n.Report)
+    assert isinstance(stop, n.Stop)
     assert (said.doomed, said.status.state, stop.grace) == ("its link is gone", TaskState.RUNNING, 3.0)
     doomed = msgspec.structs.replace(task, doomed=said.doomed)
     for code, err in ((0, "its link is gone"), (143, "task: non-zero exit (143): its link is gone")):
         (end,) = decide(doomed, container("exited", exit_code=code))
-        assert isinstance(end, p.Report)
+        assert isinstance(end, n.Report)
         assert (end.status.state, end.status.err) == (TaskState.FAILED, err)
 
 
 def test_a_pull_nobody_wants_is_given_up() -> None:
     task = local(TaskState.PREPARING, TaskState.SHUTDOWN)
-    world = p.NodeWorld(NODE, "cluster", {"t": task}, (), busy=frozenset({"t"}), pulling=frozenset({"t"}))
-    assert p.plan(7, world) == (p.Cancel("t"),)
+    world = n.NodeWorld(NODE, "cluster", {"t": task}, (), busy=frozenset({"t"}), pulling=frozenset({"t"}))
+    assert p.plan(7, world) == (n.Cancel("t"),)
 
 
 def test_adoption_never_goes_back() -> None:
@@ -155,7 +156,7 @@ looks = st.builds(
 waits = st.sampled_from([None, "0s", "2s", "20s"])
 
 
-def publishing(task: p.LocalTask, ports: list[tuple[int, str, str]], wait: str | None) -> p.LocalTask:
+def publishing(task: n.LocalTask, ports: list[tuple[int, str, str]], wait: str | None) -> n.LocalTask:
     """The task with published ports (target, protocol, mode) and the label that says how long it may wait."""
     rows = [{"TargetPort": one, "Protocol": protocol, "PublishMode": mode} for one, protocol, mode in ports]
     labels = {} if wait is None else {listening.LABEL: wait}
@@ -182,26 +183,26 @@ def test_laws(
         else (container(seen[0], health=seen[1], exit_code=seen[2], sockets=looked, wired=wired),)
     )
     actions = decide(task, *found)
-    hands = [action for action in actions if not isinstance(action, p.Report | p.Forget)]
+    hands = [action for action in actions if not isinstance(action, n.Report | n.Forget)]
     assert len(hands) <= 1
     current = task
     for action in actions:
-        if isinstance(action, p.Report):
+        if isinstance(action, n.Report):
             assert may_follow(current.status.state, action.status.state)
-            current = p.LocalTask(
+            current = n.LocalTask(
                 assigned=current.assigned, status=action.status, prepared=prepared, leaving=leaving,
                 doomed=action.doomed or current.doomed,
             )  # fmt: skip
     again = decide(current, *found)
-    assert not any(isinstance(action, p.Report) for action in again) or again != actions
+    assert not any(isinstance(action, n.Report) for action in again) or again != actions
     if hands:
-        assert [action for action in again if not isinstance(action, p.Report)] == hands
+        assert [action for action in again if not isinstance(action, n.Report)] == hands
     waiting = _law_of_listening(task, current, found, ports, wait)
     assert waiting == any(isinstance(action, listening.Await) for action in actions)
 
 
 def _law_of_listening(
-    before: p.LocalTask, after: p.LocalTask, found: tuple[p.Container, ...],
+    before: n.LocalTask, after: n.LocalTask, found: tuple[n.Container, ...],
     ports: list[tuple[int, str, str]], wait: str | None,
 ) -> bool:  # fmt: skip
     """Said once more, so that planning has somebody to differ from. Returns whether sockets are looked at."""
@@ -232,7 +233,7 @@ def test_what_is_awaited_is_said_whole() -> None:
     ]
     late = listening.Looked(frozenset({80}), 20.0)
     (report,) = decide(task, container("running", pid=9, sockets=late))
-    assert isinstance(report, p.Report)
+    assert isinstance(report, n.Report)
     assert report.status.message == "started: nothing listened on TCP port 81 within 20 s"
     assert report.remark == "nothing listened on TCP port 81 within 20 s"
 

@@ -19,7 +19,7 @@ from swarmpy.model.fabric import (
 )
 from swarmpy.model.links import LinkSeen, Plug, SandboxTable, VirtualService
 from swarmpy.plan import fabric as p
-from swarmpy.plan import guarding
+from swarmpy.plan import guarding, share
 from swarmpy.plan.carried import finished, forwarded
 
 ME, OTHER = "node-a", "node-b"
@@ -164,7 +164,7 @@ def test_an_address_that_is_given_to_another_goes_before_it_comes():
     kernel = Kernel(table(endpoint(2), old), sandboxes={"t2": "/ns/t2"})
     kernel.run()
     kernel.world = replace(kernel.world, tables={"n1": table(endpoint(2), new)})
-    [before], [after] = p.neighbours(table(old), ME), p.neighbours(table(new), ME)
+    [before], [after] = share.neighbours(table(old), ME), share.neighbours(table(new), ME)
     assert kernel.run() == [p.Forward("n1", add=(after,), remove=(before,))]
 
 
@@ -208,7 +208,7 @@ def test_the_mesh_spares_what_the_node_itself_listens_on():
     )  # fmt: skip
     published = with_(mesh(endpoint(2)), ports=ports)
     for listening, spared in (({2377}, {("tcp", 2377)}), (set(), set())):
-        found = p.mesh_of(published, ME, frozenset(listening))
+        found = share.mesh_of(published, ME, frozenset(listening))
         spared |= {("udp", 4789), ("udp", 4790), ("udp", 7946)}
         wanted = {(one.protocol, one.published) for one in ports} - spared
         assert {(one.protocol, one.published) for one in found.ports} == wanted
@@ -226,11 +226,11 @@ def test_a_mesh_that_took_the_managers_port_gives_it_back():
 
 def test_local_ports_and_snat():
     here, there = endpoint(2), endpoint(3, OTHER)
-    local = p.mesh_of(mesh(here, there, source="local"), ME)
+    local = share.mesh_of(mesh(here, there, source="local"), ME)
     assert local.ports[0].backends == ("10.0.0.2",)
-    snat = p.mesh_of(mesh(here, there, source="snat"), ME)
+    snat = share.mesh_of(mesh(here, there, source="snat"), ME)
     assert (snat.ports[0].backends, snat.ports[0].snat) == (("10.0.0.2", "10.0.0.3"), True)
-    assert p.mesh_of(mesh(here, there), "stranger") is None
+    assert share.mesh_of(mesh(here, there), "stranger") is None
 
 
 def dual(found: Table, *without: str) -> Table:
@@ -248,24 +248,24 @@ def dual(found: Table, *without: str) -> Table:
 
 def test_the_mesh_over_ipv6():
     found = dual(mesh(endpoint(2), endpoint(3, OTHER)))
-    made = p.mesh_of(found, ME)
+    made = share.mesh_of(found, ME)
     assert made.addresses == ("10.0.0.2", "fd00::10.0.0.2")
     assert made.ports[0].backends == ("10.0.0.2", "10.0.0.3", "fd00::10.0.0.2", "fd00::10.0.0.3")
-    assert p.link_of(found, ME, "192.0.2.1").gateways == ("10.0.0.2/24", "fd00::10.0.0.2/64")
-    sandbox = p.Sandboxes({"ingress": found}).table("t2")
+    assert share.link_of(found, ME, "192.0.2.1").gateways == ("10.0.0.2/24", "fd00::10.0.0.2/64")
+    sandbox = share.Sandboxes({"ingress": found}).table("t2")
     assert (sandbox.ingress_address, sandbox.ingress_address6) == ("10.0.0.2", "fd00::10.0.0.2")
     assert [(one.address, one.address6) for one in sandbox.returns] == [
         ("10.0.0.2", "fd00::10.0.0.2"), ("10.0.0.3", "fd00::10.0.0.3"),
     ]  # fmt: skip
-    local = p.mesh_of(dual(mesh(endpoint(2), endpoint(3, OTHER), source="local")), ME)
+    local = share.mesh_of(dual(mesh(endpoint(2), endpoint(3, OTHER), source="local")), ME)
     assert local.ports[0].backends == ("10.0.0.2", "fd00::10.0.0.2")
 
 
 def test_a_node_without_ipv6_takes_part_over_ipv4():
     found = dual(mesh(endpoint(2), endpoint(3, OTHER)), ME)
-    assert p.mesh_of(found, ME).ports[0].backends == ("10.0.0.2", "10.0.0.3")
-    assert p.mesh_of(found, OTHER).ports[0].backends == ("10.0.0.2", "10.0.0.3", "fd00::10.0.0.3")
-    mine, theirs = (p.Sandboxes({"ingress": found}).table(task) for task in ("t2", "t3"))
+    assert share.mesh_of(found, ME).ports[0].backends == ("10.0.0.2", "10.0.0.3")
+    assert share.mesh_of(found, OTHER).ports[0].backends == ("10.0.0.2", "10.0.0.3", "fd00::10.0.0.3")
+    mine, theirs = (share.Sandboxes({"ingress": found}).table(task) for task in ("t2", "t3"))
     assert (mine.ingress_address6, {one.address6 for one in mine.returns}) == ("", {""})
     assert [one.address6 for one in theirs.returns] == ["", "fd00::10.0.0.3"]
 
@@ -287,5 +287,5 @@ def test_any_change_comes_to_rest_and_tables_travel_as_differences(before, after
     assert patched(None, difference(None, new)) == new
     kernel.world = replace(kernel.world, tables={"n1": new, "ingress": mesh(*after)})
     kernel.run()
-    wanted = {one.mac: one for one in p.neighbours(new, ME)}
+    wanted = {one.mac: one for one in share.neighbours(new, ME)}
     assert kernel.world.links["n1"].neighbours == wanted

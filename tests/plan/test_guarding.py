@@ -12,7 +12,7 @@ from swarmpy.model.fabric import Table
 from swarmpy.model.links import CipherTable, GuardTable, Secret
 from swarmpy.model.objects import NetworkKey
 from swarmpy.plan import fabric as p
-from swarmpy.plan import guarding
+from swarmpy.plan import guarding, share
 
 from .test_fabric import ME, OTHER, Kernel, endpoint, table
 
@@ -115,8 +115,8 @@ def test_an_agent_without_secrets_still_asks_for_encryption() -> None:
 
 def test_what_waits_for_what() -> None:
     tables = {"n1": on(PEER), "n2": sealed(PEER)}
-    plain, crypt = (p.Ensure(p.link_of(one, ME, LOCAL)) for one in tables.values())
-    station = next(iter(p.neighbours(tables["n1"], ME)))
+    plain, crypt = (p.Ensure(share.link_of(one, ME, LOCAL)) for one in tables.values())
+    station = next(iter(share.neighbours(tables["n1"], ME)))
     for failed, action, waits in (
         (set(), plain, False), ({"Guard"}, plain, True), ({"Cipher"}, plain, False), ({"Cipher"}, crypt, True),
         ({"Guard"}, p.Forward("n1", add=(station,)), True), ({"Guard"}, p.Forward("n1", remove=(station,)), False),

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace as with_
+from msgspec.structs import replace
 
 from swarmpy.model.fabric import Table
-from swarmpy.plan import fabric, names, probing
+from swarmpy.plan import names, probing, share
 from swarmpy.plan.probing import MISSES, PACE, QUICK, SILENCE, WITNESS, Peer, Watch, turn
 from tests.plan.test_fabric import ME, OTHER, endpoint, mesh, table
 
@@ -243,15 +242,15 @@ def seen(of: Table) -> set[str]:
 def test_tasks_on_lost_nodes_leave_balancers_mesh_and_names_of_this_node() -> None:
     here, there = endpoint(1), endpoint(2, OTHER)
     front, ingress = table(here, there), mesh(here, there)
-    assert fabric.Sandboxes({"n1": front}).table("t1").services[0].backends == ("10.0.1.1", "10.0.1.2")
+    assert share.Sandboxes({"n1": front}).table("t1").services[0].backends == ("10.0.1.1", "10.0.1.2")
     cut = probing.reachable(front, THERE)
-    assert fabric.Sandboxes({"n1": cut}).table("t1").services[0].backends == ("10.0.1.1",)
-    assert fabric.mesh_of(probing.reachable(ingress, THERE), ME).ports[0].backends == ("10.0.0.1",)
+    assert share.Sandboxes({"n1": cut}).table("t1").services[0].backends == ("10.0.1.1",)
+    assert share.mesh_of(probing.reachable(ingress, THERE), ME).ports[0].backends == ("10.0.0.1",)
     resolver = names.Resolver({"n1": cut}, {})
     asked = names.Question("n1", "10.0.1.1", "tasks.web", "A")
     assert resolver.answer(asked).addresses == ("10.0.1.1",)
     # Links stay: it may be back at any moment.
-    assert list(fabric.neighbours(cut, ME)) == list(fabric.neighbours(front, ME))
+    assert list(share.neighbours(cut, ME)) == list(share.neighbours(front, ME))
 
 
 def test_a_service_whose_tasks_are_all_on_lost_nodes_keeps_them() -> None:
@@ -272,9 +271,9 @@ def test_the_table_that_nobody_is_missing_from_is_the_same_one() -> None:
 def test_widths_are_of_the_widest_network_and_make_the_packet_that_vxlan_makes() -> None:
     front = table(endpoint(1), endpoint(2, OTHER))
     assert probing.widths({"n1": front})["192.0.2.2"] + 28 == 1500
-    wide = with_(front, mtu=8950)
+    wide = replace(front, mtu=8950)
     assert probing.widths({"n1": front, "n2": wide})["192.0.2.2"] + 28 == 9000
-    encrypted = with_(front, mtu=1424, encrypted=True)
+    encrypted = replace(front, mtu=1424, encrypted=True)
     assert probing.widths({"n1": encrypted})["192.0.2.2"] + 28 == 1500
     assert "1500 bytes" in probing.narrow("192.0.2.2", 1472)
     assert "1500 bytes" in probing.narrow("fd00::2", 1452)

@@ -14,7 +14,7 @@ from swarmpy.model.links import Link, LinkSeen, Plug
 from swarmpy.model.messages import Assigned
 from swarmpy.model.objects import Attachment, TaskStatus
 from swarmpy.plan import tethers as p
-from swarmpy.plan.engine import LocalTask
+from swarmpy.plan.node import LocalTask
 
 NETS = ("blue", "red")
 

@@ -31,6 +31,7 @@ CASES = (
     "tests/qemu/cases_lab.py",
     "tests/uml/test_ipvs.py",
     "tests/uml/test_encryption.py",
+    "tests/uml/sctp_cases.py",
 )
 BROUGHT = ("swarmpy", "tests", "deploy", "pyproject.toml", "requirements.lock")
 PATIENCE = 10

@@ -12,12 +12,12 @@ from swarmpy.sim.nemesis import REGISTRY
 from swarmpy.sim.runs import run_seed
 from tests.sim.seeds import broken
 
-SEEDS_A_TEST = 60
+SEEDS_A_TEST = 100
 
 pytestmark = pytest.mark.timeout(900)
 
 
-@pytest.mark.parametrize("start", range(0, 300, SEEDS_A_TEST))
+@pytest.mark.parametrize("start", range(0, 1000, SEEDS_A_TEST))
 def test_seeds_are_clean(start: int) -> None:
     assert broken("cluster", range(start, start + SEEDS_A_TEST)) == ""
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.contracts import test_balancer
-from tests.uml import ipvs_cases, loss_cases, machine
+from tests.uml import ipvs_cases, loss_cases, machine, sctp_cases
 
 pytestmark = [pytest.mark.uml, pytest.mark.timeout(600)]
 
@@ -21,7 +21,7 @@ MODULES = (
 )  # fmt: skip
 CASES = {
     f"tests/{module.__name__.removeprefix('tests.').replace('.', '/')}.py::{name}"
-    for module in (test_balancer, ipvs_cases, loss_cases)
+    for module in (test_balancer, ipvs_cases, loss_cases, sctp_cases)
     for name, case in vars(module).items()
     if name.startswith("test_") and "balancer" in inspect.signature(case).parameters
 }

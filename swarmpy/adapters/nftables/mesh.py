@@ -164,12 +164,15 @@ def _host_about() -> tuple[object, ...]:
 
 
 def _inner_about() -> tuple[object, ...]:
-    """Of links that speak for the mesh only: the bridge's ports come and go with containers."""
+    """Of links that speak for the mesh only: the bridge's ports come and go with containers. The pair's end
+    has a link-local address of the kernel's, which comes some time after the link is up; others' are ours."""
     defaults = [one for family in routes.families() for one in routes.routes(family) if not one.destination]
     found = routes.addresses()
     speaking = {one.link for one in found if not one.address.startswith("fe80:")}
     names = [name for number, name in socket.if_nameindex() if number in speaking]
-    places = sorted(one for one in found if one.link in speaking)
+    end = pair.link(INNER)
+    given = {one for one in found if end and one.link == end.number and one.address.startswith("fe80:")}
+    places = sorted(one for one in found if one.link in speaking and one not in given)
     return (_link(INNER), defaults, places, routes.switch("ipv4/ip_forward"),
             routes.switch("ipv6/conf/all/forwarding"),
             [routes.switch(f"ipv4/conf/{name}/rp_filter") for name in ("all", *names)])  # fmt: skip

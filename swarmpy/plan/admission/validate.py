@@ -341,6 +341,11 @@ def _reach(port: Port) -> None:
         raise InvalidArgument(f"invalid port source {port.source!r}: it is preserve, snat or local")
     if port.source and port.publish_mode == "host":
         raise InvalidArgument("a port published with mode=host keeps its client's address: leave source away")
+    if port.source in {"preserve", "local"} and port.protocol == "sctp":
+        raise InvalidArgument(
+            f"source={port.source} is not possible for SCTP, whose programs choose the address that they "
+            "answer from: tasks see the entry node's address (source=snat); mode=host shows the client's"
+        )
     if port.host_ip:
         try:
             address = ip_address(port.host_ip)

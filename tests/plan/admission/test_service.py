@@ -309,6 +309,14 @@ def test_what_the_world_forbids() -> None:
         ),
         *(
             (
+                spec(EndpointSpec={"Ports": [{"TargetPort": 80, "Protocol": "sctp", "Source": source}]}),
+                InvalidArgument,
+                f"source={source} is not possible for SCTP",
+            )
+            for source in ("preserve", "local")
+        ),
+        *(
+            (
                 spec(Labels={"io.swarmpy.drain-delay": text}),
                 InvalidArgument,
                 f"invalid label io.swarmpy.drain-delay={text}: a number of seconds from 0 to 3600",
