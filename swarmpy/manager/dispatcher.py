@@ -109,7 +109,7 @@ class Dispatcher:
         nodes = {one.node_id for one in held} | differing(before.nodes, after.nodes)
         for service_id in differing(before.services, after.services):
             nodes.update(task.node_id for task in (after.bucket(service_id) or {}).values())
-        for node_id in nodes & self._sessions.keys():
+        for node_id in sorted(nodes & self._sessions.keys()):  # in the same order in every run
             self._sessions[node_id].dirty.set()
         every = before.nodes is not after.nodes or before.services is not after.services
         networks = {place.network_id for one in held for place in one.networks}
