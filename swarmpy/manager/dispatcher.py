@@ -24,11 +24,11 @@ from swarmpy.model.commands import AnyCommand, ObserveNode, ReportTasks, Result
 from swarmpy.model.errors import Refusal
 from swarmpy.model.ids import node_of
 from swarmpy.model.lifecycle import NodeState, TaskState
-from swarmpy.model.objects import Node, Task
+from swarmpy.model.objects import Node, Service, Task
 from swarmpy.pki.probes import probe_key
 from swarmpy.plan.admission.tasks import portions
 from swarmpy.ports import Body, Channel, Clock, LogStatus, RefusedError, WireError
-from swarmpy.state.snapshot import Snapshot
+from swarmpy.state.snapshot import Snapshot, differing
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ class Dispatcher:
             before.nodes is not after.nodes
             or before.cluster is not after.cluster
             or before.networks is not after.networks
-            or before.services is not after.services
+            or _felt(before, after)
         )
         for node_id, session in self._sessions.items():
             if (
@@ -346,6 +346,20 @@ class Dispatcher:
             session.seq += 1
             await session.send(m.Assignments(seq=session.seq, full=full, tasks=changed, removed=removed))
         return min(waits, default=None)
+
+
+def _felt(before: Snapshot, after: Snapshot) -> bool:
+    """Whether a change of services matters to any node: not where those have no tasks, no ports and no
+    addresses."""
+    return any(
+        before.bucket(key) or after.bucket(key) or _is_felt(before.services.get(key))
+        or _is_felt(after.services.get(key))
+        for key in differing(before.services, after.services)
+    )  # fmt: skip
+
+
+def _is_felt(service: Service | None) -> bool:
+    return service is not None and bool(service.ports or service.vips)
 
 
 async def _close(channel: Channel) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -21,7 +21,7 @@ from swarmpy.model.errors import Ambiguous, Internal, InvalidArgument, Refusal, 
 from swarmpy.model.ids import node_of
 from swarmpy.plan.admission.admit import admit
 from swarmpy.plan.liveness import begin_term
-from swarmpy.plan.manager import plan
+from swarmpy.plan.manager import Planner
 from swarmpy.plan.types import Plan
 from swarmpy.ports import AmbiguousError, Clock, Log, NotLeaderError
 from swarmpy.state.changes import Batch, Change, Put, Request
@@ -84,10 +84,9 @@ class _Draft:
 class Writer:
     """Runs while this manager leads; see the file's charter."""
 
-    def __init__(
-        self, log: Log, store: Store, clock: Clock, planner: Callable[[int, Snapshot], Plan] = plan
-    ) -> None:
-        self._log, self._store, self._clock, self._plan = log, store, clock, planner
+    def __init__(self, log: Log, store: Store, clock: Clock) -> None:
+        self._log, self._store, self._clock = log, store, clock
+        self._planner = Planner()
         self._queue: list[_Waiting] = []
         self._arrived = asyncio.Event()
         self._open = False
@@ -109,6 +108,7 @@ class Writer:
         """Write until leadership is lost or the task is cancelled. Raises LogError when it is lost."""
         await self._log.read_index()  # proves the leadership and applies all that was committed before it
         time = ClusterTime(self._clock, self._store.world)
+        self._planner = Planner()
         try:
             await self._begin(time)
             self._open = True
@@ -181,7 +181,7 @@ class Writer:
     def _decide(self, now: int, world: Snapshot) -> Plan:
         if world.cluster is None:
             return Plan()
-        return self._plan(now, world)
+        return self._planner.plan(now, world)
 
     def _admit(self, now: int, draft: _Draft, waiting: _Waiting, reachable: frozenset[str]) -> bool:
         """Put a command's changes and answer into the draft; False where they fit the next one only."""

@@ -97,7 +97,7 @@ def _no_dir_sync() -> list[Patch]:
 
 @bug("ack-before-fsync", "replies go out while the disk still writes", faults=POWER)
 def _ack_before_fsync() -> list[Patch]:
-    async def hasty(self: Any, batch: Any, *, led_before: bool) -> None:
+    async def hasty(self: Any, batch: Any, *, leads: bool) -> None:
         self._spawn(self._disk.work(partial(self._store.write, batch)))
         await asyncio.sleep(0)
 

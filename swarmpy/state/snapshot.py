@@ -48,6 +48,15 @@ class Table(Generic[O]):
         return (rows[key] for key in sorted(rows))
 
 
+def differing(old: Table[O], new: Table[O]) -> set[str]:
+    """Ids of all objects that are not the same in both tables."""
+    if old is new:
+        return set()
+    before, after = old.rows, new.rows
+    changed = {key for key, item in after.items() if before.get(key) is not item}
+    return changed | (before.keys() - after.keys())
+
+
 Index = Mapping[str, Mapping[str, O]]
 
 
