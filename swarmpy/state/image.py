@@ -21,7 +21,8 @@ from swarmpy.model import codec
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.objects import Cluster, Guest, Network, Node, Service, Task
 from swarmpy.state.changes import Request
-from swarmpy.state.snapshot import Snapshot, Table
+from swarmpy.state.snapshot import Snapshot
+from swarmpy.state.table import Table
 
 MOST = 500
 """Objects of one part at most."""
