@@ -212,14 +212,20 @@ class Agent:
             return tasks
         return None if guests.sandboxes is None else {**tasks, **guests.sandboxes}
 
-    async def start(self) -> None:
-        """Adopt what runs, and take part. Raises OSError."""
+    async def start(self, engine: Mapping[str, Any] | None = None) -> None:
+        """Adopt what runs, and take part. `engine`: what the Engine said of itself just now, so that nobody
+        waits until it is asked again. Raises OSError."""
+        # All that may fail comes before anything that runs, so that who is refused may try again.
+        memory = await self._disk.work(lambda: journal.load(self._disk))
         if self._fabric is not None:
             self._fabric.remember(await self._disk.work(lambda: journal.load_networks(self._disk)))
             self._features = await self._probe(self._fabric.ports)
-            # First of all: the Engine may ask for it as soon as it restarts a container.
+        if engine is not None:
+            self.description = self._with_network(description_of(engine))
+            self._described.set()
+        if self._fabric is not None:
+            # Before all else: the Engine may ask for it as soon as it restarts a container.
             await self._fabric.ports.driver.start(AgentPlumber(self._fabric))
-        memory = await self._disk.work(lambda: journal.load(self._disk))
         self._worker.remember(memory)
         if memory.managers:
             known = [(one.node_id, one.address) for one in memory.managers]
@@ -331,6 +337,8 @@ class Agent:
             self._probing.know(message.probe_key)
 
     async def _describe(self) -> None:
+        if self._described.is_set():
+            await asyncio.sleep(REFRESH)
         while True:
             try:
                 fresh = self._with_network(description_of(await self._engine.info()))

@@ -27,7 +27,7 @@ from swarmpy.model.objects import Network, Node, Object, Service
 from swarmpy.model.specs import SECOND
 from swarmpy.ports import Control
 from swarmpy.state.snapshot import Snapshot
-from swarmpy.state.table import Table
+from swarmpy.state.table import Table, differing
 
 Event = dict[str, Any]
 
@@ -116,17 +116,18 @@ def differences(old: Snapshot, new: Snapshot) -> Iterator[Event]:
 
 
 def _table(kind: str, old: Table[Any], new: Table[Any], at: int) -> Iterator[Event]:
-    if old.rows is new.rows:
-        return
-    for item in new:
-        before = old.get(item.id)
+    touched = sorted(differing(old, new))
+    for key in touched:
+        before, item = old.get(key), new.get(key)
+        if item is None:
+            continue
         if before is None:
             yield _event(kind, "create", item, item.created_at, {})
         elif before is not item and kind != "network":  # what changes of those is only what is given away
             yield _event(kind, "update", item, item.updated_at, _changes(before, item))
-    for item in old:
-        if item.id not in new:
-            yield _event(kind, "remove", item, at, {})
+    for key in touched:
+        if key not in new and (gone := old.get(key)) is not None:
+            yield _event(kind, "remove", gone, at, {})
 
 
 def _event(kind: str, action: str, item: Object, at: int, more: Mapping[str, str]) -> Event:

@@ -38,27 +38,27 @@ class Nodes:
         asked = filters.parse(request.query.get("filters", "")).only(_FILTERS)
         roles = asked.words("role", _ROLES)
         membership = asked.words("membership", ("accepted", "pending"))
-        control = self._site.control()
-        world = await control.world()
-        managers = await control.managers()
+        world, managers = await self._site.control().world_and_managers()
         chosen = [
             item
             for item in world.nodes
-            if asked.prefix("name", item.description.hostname, item.view.name)
-            and asked.prefix("id", item.id)
-            and asked.labels("label", item.description.engine_labels)
-            and asked.labels("node.label", item.view.labels)
-            and (not roles or item.role.word in roles)
-            and (not membership or "accepted" in membership)
+            if not asked.values
+            or (
+                asked.prefix("name", item.description.hostname, item.view.name)
+                and asked.prefix("id", item.id)
+                and asked.labels("label", item.description.engine_labels)
+                and asked.labels("node.label", item.view.labels)
+                and (not roles or item.role.word in roles)
+                and (not membership or "accepted" in membership)
+            )
         ]
         return render.respond([render.node(item, world.cluster, managers) for item in chosen])
 
     async def inspect(self, request: web.Request) -> web.Response:
         """GET /nodes/{id}."""
-        control = self._site.control()
-        world = await control.world()
+        world, managers = await self._site.control().world_and_managers()
         found = refs.node(world, request.match_info["id"])
-        return render.respond(render.node(found, world.cluster, await control.managers()))
+        return render.respond(render.node(found, world.cluster, managers))
 
     async def update(self, request: web.Request) -> web.Response:
         """POST /nodes/{id}/update: the whole spec is replaced."""

@@ -18,6 +18,8 @@ O = TypeVar("O", bound=Object)  # noqa: E741  the customary letter for an object
 
 def service(world: Snapshot, reference: str) -> Service:
     """The service, 404 or 400."""
+    if reference not in world.services and (named := world.service_named(reference)) is not None:
+        return named
     return _resolve("service", world.services, reference, lambda item: item.name)
 
 

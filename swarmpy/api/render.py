@@ -36,6 +36,7 @@ def respond(value: Any, status: int = 200) -> web.Response:
     )
 
 
+@lru_cache(maxsize=4096)
 def instant(nanoseconds: int) -> str:
     """RFC3339Nano in UTC, as Go prints it: no trailing zeros; 0 is Go's zero time."""
     if not nanoseconds:
@@ -184,12 +185,18 @@ def task(item: Task) -> Json:
 # ---------------------------------------------------------------- nodes
 
 
+@lru_cache(maxsize=1024)
+def _parsed(spec: str) -> Mapping[str, Any]:
+    """A stored spec; shared, so not to be changed."""
+    parsed: Json = json.loads(spec or "{}")
+    return parsed
+
+
 def node(item: Node, cluster: Cluster | None, managers: ManagersView) -> Json:
     """A node. Its manager status is there while it has a seat in the raft group."""
     shown = _head(item)
-    spec = json.loads(item.spec or "{}")
     view = item.view
-    shown["Spec"] = {"Labels": {}, **spec, "Role": view.role, "Availability": view.availability}
+    shown["Spec"] = {"Labels": {}, **_parsed(item.spec), "Role": view.role, "Availability": view.availability}
     shown["Description"] = _description(item, cluster)
     status: Json = {"State": item.status.state.word}
     if item.status.message or item.description.trouble:

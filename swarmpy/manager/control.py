@@ -126,6 +126,11 @@ class ManagerControl:
 
         return await self._persist(attempt)
 
+    async def world_and_managers(self) -> tuple[Snapshot, ManagersView]:
+        """Both, asked at once."""
+        world, view = await self._persist(self._read_both)
+        return world, view or await self.managers()
+
     async def changed(self, since: int, *, timeout: float = 30.0) -> Snapshot:
         """This manager's world once its version is above `since`."""
         return await self._store.changed(since, timeout=timeout)
@@ -161,11 +166,13 @@ class ManagerControl:
         return {"result": codec.encode(result)}
 
     async def serve_read_index(self, _peer: Peer, _body: Body) -> Body:
-        """`control.read_index`: a follower asks how far it must have applied to read."""
+        """`control.read_index`: how far a follower must have applied to read, and who is reachable."""
         try:
-            return {"index": await self._log.read_index()}
+            index = await self._log.read_index()
         except LogError as error:
             raise RefusedError("Unavailable", str(error)) from None
+        view = self._view()
+        return {"index": index, "leader": view.leader, "reachable": sorted(view.reachable)}
 
     async def serve_status(self, _peer: Peer, _body: Body) -> Body:
         """`control.status`: who leads and who is reachable."""
@@ -196,6 +203,11 @@ class ManagerControl:
         return address
 
     async def _read(self) -> Snapshot:
+        return (await self._read_both())[0]
+
+    async def _read_both(self) -> tuple[Snapshot, ManagersView | None]:
+        """The world and, where another manager leads and told them, the managers."""
+        view: ManagersView | None = None
         leader = self._leader()
         if leader is None:
             try:
@@ -205,7 +217,9 @@ class ManagerControl:
         else:
             reply = await self._ask(leader, "control.read_index", {}, timeout=5.0)
             await self._applied(int(reply["index"]))
-        return self._store.world
+            if "reachable" in reply:
+                view = msgspec.convert(reply, ManagersView)
+        return self._store.world, view
 
     async def _submit_here(self, command: AnyCommand) -> Result:
         try:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -122,12 +123,13 @@ class Member:
 
     # ------------------------------------------------------------ life
 
-    async def start(self, *, bootstrap: bool) -> None:
-        """Take part for the first time. Raises OSError, ValueError or WireError with a sentence."""
+    async def start(self, engine: Mapping[str, Any], *, bootstrap: bool) -> None:
+        """Take part for the first time. `engine`: what the Engine said of itself just now. Raises OSError,
+        ValueError or WireError with a sentence."""
         try:
             if self._identity.certificate.role == "manager":
                 await self._start_manager(bootstrap=bootstrap)
-            await self._agent.start()
+            await self._agent.start(engine)
         except BaseException:
             await self.stop()
             raise
@@ -145,9 +147,29 @@ class Member:
         taken.cancel()
         if following.done():
             following.result()  # a bug: it never ends by itself
-        await self._agent.start()
+        if not await self._start_agent():
+            self._spawn(self._start_agent_later(), "agent")
         self._spawn(self._renewal.run(), "renewal")
         self._spawn(self._keep_managers(), "managers")
+
+    async def _start_agent(self) -> bool:
+        """Whether the agent runs; `problem` says why it does not."""
+        try:
+            await self._agent.start()
+        except OSError as error:
+            if self._problems.get("agent") != str(error):
+                logger.error("the agent of this node does not start yet: %s", error)
+            self._problems["agent"] = str(error)
+            return False
+        self._problems.pop("agent", None)
+        return True
+
+    async def _start_agent_later(self) -> None:
+        """A kernel that is short of memory for a moment costs no node its place."""
+        while True:
+            await asyncio.sleep(RETRY)
+            if await self._start_agent():
+                return
 
     async def stop(self) -> None:
         """Stop; containers stay as they are."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from swarmpy.agent.guests import GuestKeeper
 from swarmpy.model.commands import InitCluster
@@ -124,7 +125,7 @@ class Node:
             listening = addresses.listen(request.listen_address, self._tools.interfaces())
             advertised = addresses.advertise(request.advertise_address, listening, self._tools.interfaces())
             data = addresses.data_path(request.data_path_address, self._tools.interfaces())
-            hostname = await self._engine_answers()
+            engine = await self._engine_answers()
             made = begin.cluster(self._tools.clock, self._tools.entropy, request)
             kept = Record(
                 node_id=made.node_id,
@@ -134,8 +135,8 @@ class Node:
                 managers=((made.node_id, addresses.join(*advertised)),),
             )
             try:
-                await self._enter(kept, made.identity, bootstrap=True)
-                await self._found(begin.command(made, request, kept, advertised[0], data, hostname))
+                await self._enter(kept, made.identity, engine, bootstrap=True)
+                await self._found(begin.command(made, request, kept, advertised[0], data, _name(engine)))
             except BaseException:
                 await self._withdraw()
                 raise
@@ -152,9 +153,9 @@ class Node:
                 raise InvalidArgument(
                     "a join token is required: ask a manager with 'docker swarm join-token worker'"
                 )
-            hostname = await self._engine_answers()
+            engine = await self._engine_answers()
             self._error = ""
-            self._joining = asyncio.create_task(self._join(request, hostname), name="join")
+            self._joining = asyncio.create_task(self._join(request, engine), name="join")
             done, _ = await asyncio.wait({self._joining}, timeout=JOIN_PATIENCE)
         if not done:
             self._joining.add_done_callback(_failed_later)
@@ -212,8 +213,8 @@ class Node:
                 'This node is joining a swarm at the moment; use "docker swarm leave" to give that up first.'
             )
 
-    async def _engine_answers(self) -> str:
-        """The host name that the Engine reports. Raises Unavailable where it does not answer."""
+    async def _engine_answers(self) -> Mapping[str, Any]:
+        """What the Engine says of itself. Raises Unavailable where it does not answer."""
         try:
             info = await self._tools.engine.info()
         except EngineError as error:
@@ -223,16 +224,18 @@ class Node:
                 "this node's Docker Engine is itself part of a Docker swarm: leave that one first "
                 "(with the docker command line, on the Engine's own socket: 'swarm leave --force')"
             )
-        return str(info.get("Name", ""))
+        return info
 
-    async def _enter(self, kept: Record, identity: NodeIdentity, *, bootstrap: bool) -> None:
+    async def _enter(
+        self, kept: Record, identity: NodeIdentity, engine: Mapping[str, Any], *, bootstrap: bool
+    ) -> None:
         """Write down the membership and take it up."""
         try:
             sealer = self._tools.sealer(create=True)
             identity.save(self._tools.disk, sealer)
             record.save(self._tools.disk, kept)
             self._member = Member(self._tools, kept, identity, sealer, self._removed)
-            await self._member.start(bootstrap=bootstrap)
+            await self._member.start(engine, bootstrap=bootstrap)
         except (OSError, ValueError, WireError) as error:
             raise Unavailable(f"this node could not take up its place in the cluster: {error}") from error
 
@@ -278,9 +281,9 @@ class Node:
 
     # ------------------------------------------------------------ joining
 
-    async def _join(self, request: JoinRequest, hostname: str) -> None:
+    async def _join(self, request: JoinRequest, engine: Mapping[str, Any]) -> None:
         try:
-            await self._join_once(request, hostname)
+            await self._join_once(request, engine)
         except PkiError as error:
             raise InvalidArgument(str(error)) from None
         except RefusedError as refused:
@@ -289,7 +292,7 @@ class Node:
             raise Unavailable(f"could not join the swarm: {error}") from None
         self._changed()
 
-    async def _join_once(self, request: JoinRequest, hostname: str) -> None:
+    async def _join_once(self, request: JoinRequest, engine: Mapping[str, Any]) -> None:
         interfaces = self._tools.interfaces()
         host, port = addresses.split(request.remote_addresses[0], addresses.PORT)
         remote = addresses.join(host, port)
@@ -300,7 +303,7 @@ class Node:
             "token": request.token,
             "csr": csr.decode(),
             "address": self._own_address(request, listening),
-            "hostname": hostname,
+            "hostname": _name(engine),
             "availability": request.availability,
             "data_address": addresses.data_path(request.data_path_address, interfaces),
             "listen_port": listening[1],
@@ -321,7 +324,7 @@ class Node:
             managers=tuple((str(one["node_id"]), str(one["address"])) for one in reply["managers"]),
         )
         try:
-            await self._enter(kept, identity, bootstrap=False)
+            await self._enter(kept, identity, engine, bootstrap=False)
         except BaseException:
             await self._withdraw()
             raise
@@ -358,6 +361,11 @@ class Node:
             # Not all at once where a whole rack waits for the same leader.
             await asyncio.sleep(told + pause * self._tools.entropy.uniform(0.5, 1.0))
             pause = min(2 * pause, LAST_PAUSE)
+
+
+def _name(engine: Mapping[str, Any]) -> str:
+    """The host name that the Engine reports."""
+    return str(engine.get("Name", ""))
 
 
 def _told(refused: RefusedError) -> float:

@@ -67,6 +67,9 @@ class Control(Protocol):
     async def managers(self) -> ManagersView:
         """Leader and reachability."""
 
+    async def world_and_managers(self) -> tuple[Snapshot, ManagersView]:
+        """Both, asked at once."""
+
     async def changed(self, since: int, *, timeout: float = 30.0) -> Snapshot:
         """This manager's world as soon as its version is larger than `since` (not linearizable)."""
 

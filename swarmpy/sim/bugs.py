@@ -97,7 +97,7 @@ def _no_dir_sync() -> list[Patch]:
 
 @bug("ack-before-fsync", "replies go out while the disk still writes", faults=POWER)
 def _ack_before_fsync() -> list[Patch]:
-    async def hasty(self: Any, batch: Any, *, led_before: bool) -> None:
+    async def hasty(self: Any, batch: Any, *, leads: bool) -> None:
         self._spawn(self._disk.work(partial(self._store.write, batch)))
         await asyncio.sleep(0)
 
@@ -163,6 +163,26 @@ def _stale_read() -> list[Patch]:
         self._tell(partial(done, self.commit_index if self.raft_state == 2 else None))
 
     return [(Core, "read", read)]
+
+
+@bug("install-late", "a snapshot that is ready is taken over, whatever was committed meanwhile",
+     faults=("slow-disk", "slow-link", "kill-leader"))  # fmt: skip
+def _install_late() -> list[Patch]:
+    def install(self: Any, arrived: Any, snapshot: Any, take: Callable[[], None]) -> None:
+        take()
+        self.log.reset_to_snapshot(snapshot.index, snapshot.term)
+        self.commit_index = self.applied_index = snapshot.index
+
+    return [(Core, "install", install)]
+
+
+@bug("install-unsaved", "a received snapshot is taken over before it is on the disk")
+def _install_unsaved() -> list[Patch]:
+    async def install(self: Any, arrived: Any) -> None:
+        snapshot = arrived.opened()
+        self.post(partial(self.core.install, arrived, snapshot, self.core.machine.load(snapshot.image)))
+
+    return [(Engine, "_install", install)]
 
 
 @bug("votes-for-anybody", "votes are given without looking at the candidate's log", faults=NET)

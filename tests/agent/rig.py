@@ -240,8 +240,8 @@ class Rig:
         assert self.net.problems == []
         return result
 
-    async def boot(self) -> None:
-        """A new life of the agent."""
+    async def boot(self, engine: dict[str, Any] | None = None) -> None:
+        """A new life of the agent; `engine`: what the Engine said of itself just before."""
         self.lives += 1
         self.process = Process("agent", self.lives)
         self.wire = SimWire(self.net, "10.0.0.9", self.process, Peer("n1", "worker", CLUSTER, "n1"))
@@ -257,7 +257,7 @@ class Rig:
             managers=list(self.known), on_cluster=lambda message: None, on_removed=on_removed,
             address="10.0.0.9", fabric=self.kernel.ports(self.process) if self.woven else None,
         )  # fmt: skip
-        await self.loop.spawn(self.process, self.agent.start())
+        await self.loop.spawn(self.process, self.agent.start(engine))
 
     def crash(self) -> None:
         """kill -9 of the agent."""

@@ -369,6 +369,19 @@ def test_a_new_description_is_told() -> None:
     rig.run(scenario)
 
 
+def test_an_engine_that_was_asked_just_now_is_not_waited_for() -> None:
+    rig = Rig()
+
+    async def scenario() -> None:
+        rig.dockerd.hang()
+        await rig.boot({"Name": "asked", "OSType": "linux", "MemTotal": 1 << 30})
+        await rig.until(lambda: rig.leader.hellos, 1.0)
+        said = rig.leader.hellos[0].description
+        assert (said.hostname, said.os, said.memory_bytes) == ("asked", "linux", 1 << 30)
+
+    rig.run(scenario)
+
+
 def troubles(rig: Rig) -> list[str]:
     """What the node says of its Engine from now on, each time that it describes itself."""
     heard: list[str] = []

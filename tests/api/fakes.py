@@ -149,6 +149,9 @@ class FakeControl:
     async def managers(self) -> ManagersView:
         return ManagersView(leader="node1".ljust(25, "0"), reachable=self.reachable)
 
+    async def world_and_managers(self) -> tuple[Snapshot, ManagersView]:
+        return await self.world(), await self.managers()
+
     async def changed(self, since: int, *, timeout: float = 30.0) -> Snapshot:
         try:
             async with asyncio.timeout(timeout):

@@ -243,8 +243,9 @@ def joining(one: Contender, notes: Notes) -> None:
     worker = one.lab.members[-1]
     known = {each["ID"] for each in one.ask(one.first, "GET", "/nodes")}
     one.ask(worker, "POST", "/swarm/leave?force=1")
+    token = one.token(worker.role)
     began = time.monotonic()
-    one.join(worker)
+    one.join(worker, token)
 
     def ready() -> bool:
         return any(

@@ -64,15 +64,16 @@ class Contender(ABC):
         """Start that again."""
         labs.start(self.lab, node, self.program)
 
-    @abstractmethod
     def token(self, role: str) -> str:
         """The join token of a role."""
+        tokens: dict[str, str] = self.ask(self.first, "GET", "/swarm")["JoinTokens"]
+        return tokens[role.capitalize()]
 
-    def join(self, node: Node) -> None:
+    def join(self, node: Node, token: str = "") -> None:
         """Let a node join with its role."""
         self.ask(node, "POST", "/swarm/join", {
             "ListenAddr": f"{node.address}:2377", "AdvertiseAddr": node.address,
-            "RemoteAddrs": [f"{self.first.address}:2377"], "JoinToken": self.token(node.role),
+            "RemoteAddrs": [f"{self.first.address}:2377"], "JoinToken": token or self.token(node.role),
         })  # fmt: skip
 
     # ------------------------------------------------------------ the API
@@ -173,10 +174,6 @@ class DockerSwarm(Contender):
             lambda: list(self.states().values()) == ["ready"] * len(self.lab.members), ENOUGH, "all are ready"
         )
 
-    def token(self, role: str) -> str:
-        tokens: dict[str, str] = self.ask(self.first, "GET", "/swarm")["JoinTokens"]
-        return tokens[role.capitalize()]
-
     def dissolve(self) -> None:
         for node in reversed(self.lab.members):
             self.ask(node, "POST", "/swarm/leave?force=1")
@@ -192,9 +189,6 @@ class Swarmpy(Contender):
 
     def form(self) -> None:
         cluster.form(self.lab, lambda _line: None)
-
-    def token(self, role: str) -> str:
-        return cluster.swarmpy(self.lab, self.first, "join-token", "-q", role).strip()
 
     def dissolve(self) -> None:
         for node in reversed(self.lab.members):

@@ -18,9 +18,10 @@ import msgspec
 from hypothesis import strategies as st
 
 from swarmpy.adapters.raft import messages as raft_messages
+from swarmpy.adapters.raft.blob import Snapshot
 from swarmpy.adapters.raft.config import Membership
 from swarmpy.adapters.raft.frames import CorruptError, FrameWriter, read_frames
-from swarmpy.adapters.raft.store import Snapshot, replay
+from swarmpy.adapters.raft.store import replay
 from swarmpy.adapters.wire import codec as wire_codec
 from swarmpy.adapters.wire.channel import amount
 from swarmpy.adapters.wire.faults import parse_address

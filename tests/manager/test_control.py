@@ -15,7 +15,16 @@ from swarmpy.manager.writer import Writer
 from swarmpy.model import codec
 from swarmpy.model.commands import AnyCommand, CreateService, Result, decode_command
 from swarmpy.model.errors import AlreadyExists, Ambiguous, Unavailable
-from swarmpy.ports import Body, LogRole, LogStatus, Member, NoQuorumError, RefusedError, WireError
+from swarmpy.ports import (
+    Body,
+    LogRole,
+    LogStatus,
+    ManagersView,
+    Member,
+    NoQuorumError,
+    RefusedError,
+    WireError,
+)
 from tests.manager.fakes import LocalLog
 from tests.manager.test_writer import StepClock
 
@@ -79,6 +88,16 @@ DONE = {"result": codec.encode(Result(id="s", index=9))}
 
 async def test_a_read_asks_the_leader_how_far_to_apply() -> None:
     assert (await follower(LeaderWire({"index": 9})).world()).version == 0
+
+
+async def test_the_world_and_the_managers_are_one_question() -> None:
+    told = {"index": 9, "leader": "m2", "reachable": ["m2", "m3"]}
+    world, managers = await follower(LeaderWire(told)).world_and_managers()
+    assert world.version == 0
+    assert managers == ManagersView("m2", frozenset({"m2", "m3"}))
+    # A leader of an older version tells the index only.
+    _, managers = await follower(LeaderWire({"index": 9}, told)).world_and_managers()
+    assert managers == ManagersView("m2", frozenset({"m2", "m3"}))
 
 
 @pytest.mark.parametrize(

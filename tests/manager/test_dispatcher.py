@@ -16,6 +16,7 @@ from swarmpy.model.commands import (
     JoinNode,
     ObserveNode,
     RemoveNode,
+    RemoveService,
     UpdateNode,
     UpdateService,
 )
@@ -139,6 +140,27 @@ async def test_differences_and_reports(cluster: Cluster) -> None:
     await cluster.writer.submit(UpdateService(service="s1", version=version, spec=json.dumps(spec)))
     told = await hear(end, m.Assignments)
     assert [(one.id, one.service_labels) for one in told.tasks] == [(task.id, spec["Labels"])]
+    await end.close()
+
+
+async def test_a_service_that_concerns_no_node_wakes_no_session(cluster: Cluster) -> None:
+    await drained(cluster)
+    end, _ = cluster.dial("w1")
+    await hear(end, m.Assignments)
+    session = cluster.dispatcher.sessions["w1"]
+    woken: list[str] = []
+    set_ = session.dirty.set
+    session.dirty.set = lambda: (woken.append("woken"), set_())[1]  # type: ignore[method-assign]
+    await cluster.writer.submit(CreateService(id="s1", spec=SPEC % ("none", 0)))
+    await cluster.writer.submit(RemoveService(service="s1"))
+    assert woken == []
+    await cluster.writer.submit(CreateService(id="s2", spec=SPEC % ("one", 1)))
+    assert woken != []
+    del woken[:]
+    ports = {"EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishedPort": 80}]}}
+    spec = json.dumps(json.loads(SPEC % ("port", 0)) | ports)
+    await cluster.writer.submit(CreateService(id="s3", spec=spec))
+    assert woken != []
     await end.close()
 
 

@@ -38,3 +38,23 @@ def test_a_manager_that_is_just_starting_neither_passes_for_a_worker_nor_leaves_
                 await node.leave()
 
     place.run(scenario)
+
+
+def test_a_kernel_that_refuses_for_a_moment_costs_no_node_its_place() -> None:
+    """A daemon that was started then said that it could not take up its place, and never tried again."""
+    place = Place(managers=3)
+
+    async def scenario() -> None:
+        await place.until(lambda: not place.box("m3").leads())
+        box = place.box("m3")
+        box.kill()
+        box.kernel.stack.refuse = 1.0
+        box.start()
+        await place.until(lambda: "node" in box.program_state and place.view("m3").state == "error")
+        assert "No buffer space" in place.view("m3").error
+        box.kernel.stack.refuse = 0.0
+        await place.until(
+            lambda: place.view("m3").state == "active" and place.node("m3")._member._agent.connected
+        )  # type: ignore[union-attr]
+
+    place.run(scenario)

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from pysyncobj.node import Node
+
 from swarmpy.adapters.raft.config import NO_OP, REGULAR, Membership
 from swarmpy.adapters.raft.installing import Installing
-from swarmpy.adapters.raft.pinned import FAIL_REASON, RaftNode
+from swarmpy.adapters.raft.pinned import FAIL_REASON, raft_node
 from swarmpy.adapters.raft.state import LEADER, NEVER, Send
 
 logger = logging.getLogger(__name__)
@@ -56,6 +58,8 @@ class Core(Installing):
     def __init__(self, *args: Any) -> None:
         self.proposals: deque[Proposal] = deque()
         self.reads: list[Read] = []
+        self.asked, self.asked_at = 0, NEVER
+        """The number of the first message that asked for reads last, and when it was sent."""
         self.transfer_to: str | None = None
         self.transfer_asked = NEVER
         self.removed = False
@@ -71,7 +75,7 @@ class Core(Installing):
         Unknown senders are heard: after a long absence our membership may be older than the leader. Those
         that a committed membership removed are only told so.
         """
-        node = RaftNode(sender)
+        node = raft_node(sender)
         if sender in self.committed_membership.removed:
             self.send(node, "removed", term=self.term)
             return
@@ -89,7 +93,7 @@ class Core(Installing):
 
     def connection_up(self, peer: str) -> None:
         """A connection to this peer works: what was on its way before is lost."""
-        node = RaftNode(peer)
+        node = raft_node(peer)
         self._SyncObj__onNodeConnected(node)
         if self.raft_state == LEADER and peer in self.progress:
             self.rewind(node, self.match_index[node] + 1)
@@ -98,7 +102,7 @@ class Core(Installing):
     def connection_down(self, peer: str) -> None:
         """The last connection to this peer broke. A snapshot that was on its way begins anew with the
         next one, and takes no memory until then."""
-        node = RaftNode(peer)
+        node = raft_node(peer)
         if peer in self.progress:
             self.progress[peer].snapshot = None
         self._SyncObj__onNodeDisconnected(node)
@@ -115,7 +119,9 @@ class Core(Installing):
         before = self.commit_index
         self.doTick(0.0)
         if self.raft_state == LEADER:
-            if self.commit_index not in {before, self.fed_commit}:
+            if self.commit_index > max(before, self.fed_commit):
+                self.notice_at = min(self.notice_at, self.now + self.settings.notice)
+            if self.now >= self.notice_at:
                 self._SyncObj__sendAppendEntries()
             self._hand_over()
             self._say_removed()
@@ -138,7 +144,9 @@ class Core(Installing):
     def next_deadline(self) -> float:
         """When the next tick has something to do by itself, on the injected clock."""
         if self.raft_state == LEADER:
-            deadline: float = self._SyncObj__newAppendEntriesTime
+            deadline: float = min(self._SyncObj__newAppendEntriesTime, self.notice_at)
+            if self._unspoken():
+                return min(deadline, self.asked_at + self.settings.hedge)
             return deadline
         return self.election_deadline
 
@@ -200,6 +208,24 @@ class Core(Installing):
 
     # -------------------------------------------------- applying
 
+    def _SyncObj__applyLogEntries(self) -> bool:  # noqa: N802  the overridden name is pysyncobj's
+        """Apply committed entries, as many as fit a turn; the rest follows in the next ones.
+
+        Defect fixed: SyncObj applies all of them at once. After a restart these may be thousands, and
+        meanwhile nothing else runs and no heart beats.
+        """
+        until = self.now + self.settings.apply_seconds
+        last = min(self.commit_index, self.applied_index + self.settings.apply_entries)
+        while self.applied_index < last and self.now <= until:
+            command, index, term = self.log[self.applied_index + 1 - self.base_index]
+            waiting = self.waiting.pop(index, ())
+            result = self._SyncObj__doApplyCommand(command)
+            for proposed_in, told in waiting:
+                mine = proposed_in == term
+                told(result if mine else None, FAIL_REASON.SUCCESS if mine else FAIL_REASON.DISCARDED)
+            self.applied_index = index
+        return False
+
     def _SyncObj__doApplyCommand(self, command: bytes) -> Any:  # noqa: N802  the overridden name is pysyncobj's
         """Apply one committed entry. Defects fixed: no pickle; an exception is a result, so no entry is
         poison, applied twice or stuck; there are no version entries."""
@@ -217,11 +243,15 @@ class Core(Installing):
                 self.removed = True
         return None
 
+    def unapplied(self) -> bool:
+        """Whether the next turn goes on applying what this one did not come to."""
+        return not self.removed and self.applied_index < self.commit_index
+
     def _say_removed(self) -> None:
         """Tell those that a committed entry removed; they may still be connected."""
         for peer in sorted(self.committed_membership.removed - self.told_removed):
             self.told_removed.add(peer)
-            if RaftNode(peer) in self.connected:
+            if raft_node(peer) in self.connected:
                 self.outbox.append(Send(peer, {"type": "removed", "term": self.term}))
 
     # -------------------------------------------------- reads
@@ -237,9 +267,28 @@ class Core(Installing):
         self.reads.append(Read(self.seq + 1, max(self.commit_index, self.noop_index or 0), done))
 
     def ask_for_reads(self) -> None:
-        """Speak to everyone when readers came since we last spoke."""
-        if self.raft_state == LEADER and self.reads and self.reads[-1].seq > self.seq:
+        """Have our leadership proved where readers came since we last asked: by the members that answer
+        soonest, as many as it takes; by everyone where these keep us waiting."""
+        if self.raft_state != LEADER or not self._unspoken():
+            return
+        if self.reads[-1].seq > self.asked:
+            self.asked, self.asked_at = self.seq + 1, self.now
+            for node in self._quickest():
+                if not self.feed(node):
+                    self.heartbeat(node)
+        elif self.now >= self.asked_at + self.settings.hedge:
             self._SyncObj__sendAppendEntries()
+
+    def _unspoken(self) -> bool:
+        """Whether there are readers since whose coming not everyone was spoken to."""
+        return bool(self.reads) and self.reads[-1].seq > self.spoken + 1
+
+    def _quickest(self) -> list[Node]:
+        """The voters that make a majority with us soonest."""
+        ready = sorted(
+            self.connected & self.voters, key=lambda n: (self.progress[n.id].patience(self.now), n.id)
+        )
+        return ready[: len(self.membership.voters()) // 2]
 
     def _answer_reads(self) -> None:
         if self.raft_state != LEADER:
@@ -279,7 +328,7 @@ class Core(Installing):
 
     def caught_up(self, member_id: str) -> bool:
         """Whether this member is reachable and its log is nearly as long as ours."""
-        match = self.match_index.get(RaftNode(member_id), 0)
+        match = self.match_index.get(raft_node(member_id), 0)
         near = self.last_index - match <= self.settings.promote_lag
         return match > 0 and near and member_id in self.reachable()
 
@@ -295,7 +344,7 @@ class Core(Installing):
         """Ask the chosen member to campaign, as soon as it has everything."""
         if self.transfer_to is None:
             return
-        node = RaftNode(self.transfer_to)
+        node = raft_node(self.transfer_to)
         if node not in self.voters:
             self.transfer_to = None
         elif (

@@ -6,6 +6,8 @@ not: Raft (core.py) and what callers mean (node.py).
 A turn: what arrived goes into the core, the core ticks once, what it wrote goes to disk in one append and
 one sync, and only then its messages and callbacks go out, in order. While the disk works, nothing enters
 the core. An I/O error, a corrupt file or a broken invariant ends the engine before anything more goes out.
+One thing does not wait for the disk: a leader's entries travel to the others while it writes them itself
+(Ongaro 2014, 10.2.1). They promise nothing of its own disk, and no answer to them is heard before it is done.
 """
 
 from __future__ import annotations
@@ -17,17 +19,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from swarmpy.adapters.raft.blob import Snapshot, checksum
 from swarmpy.adapters.raft.config import Membership
 from swarmpy.adapters.raft.core import Core, Proposal
 from swarmpy.adapters.raft.errors import DiskError
 from swarmpy.adapters.raft.frames import CorruptError
+from swarmpy.adapters.raft.installing import Arrived
 from swarmpy.adapters.raft.journal import Batch
 from swarmpy.adapters.raft.pinned import FAIL_REASON, driving
 from swarmpy.adapters.raft.settings import RaftSettings
 from swarmpy.adapters.raft.state import LEADER, Drop, Outgoing, Send
-from swarmpy.adapters.raft.store import Snapshot, Store
+from swarmpy.adapters.raft.store import Store
 from swarmpy.adapters.raft.transport import Transport
-from swarmpy.ports import Disk
+from swarmpy.ports import Disk, Image
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +62,7 @@ class Engine:
         self._changes: deque[Change] = deque()
         self._watchers: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._wake = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
         self._room = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
         self._snapshotting = False
@@ -80,6 +85,7 @@ class Engine:
         """Finish the turn, close the connections, fail who waits."""
         self._stopping = True
         self._wake.set()
+        self._silence()
         tasks = list(self._background)
         if self._loop_task is not None and self._loop_task is not asyncio.current_task():
             await asyncio.wait({self._loop_task}, timeout=5.0)
@@ -173,17 +179,32 @@ class Engine:
         """Until an event, the core's next deadline, or the slow timer."""
         if not self._wake.is_set():
             left = self.core.next_deadline() - self.core.now
-            delay = min(max(left, 0.001), self._settings.tick)
-            timer = asyncio.get_running_loop().call_later(delay, self._wake.set)
-            try:
-                await self._wake.wait()
-            finally:
-                timer.cancel()
+            self._ring_within(min(max(left, 0.0005), self._settings.tick))
+            await self._wake.wait()
         self._wake.clear()
+
+    def _ring_within(self, delay: float) -> None:
+        """Wake the loop in so many seconds at the latest. An alarm that rings too early costs a turn now and
+        then; one of its own for each turn would cost more."""
+        loop = asyncio.get_running_loop()
+        at = loop.time() + delay
+        if self._alarm is None or self._alarm.when() > at:
+            self._silence()
+            self._alarm = loop.call_at(at, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._wake.set()
+
+    def _silence(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
 
     async def _turn(self) -> None:
         core = self.core
-        led_before = core.raft_state == LEADER
+        led_before = core.term if core.raft_state == LEADER else None
+        durable = core.last_index
         with driving(core.surroundings):
             while self._events:
                 self._events.popleft()()
@@ -194,18 +215,26 @@ class Engine:
             outgoing, core.outbox = core.outbox, []
         self._room.set()
         if batch is not None:
-            await self._barrier(batch, led_before=led_before)
+            leads = core.raft_state == LEADER and core.term == led_before
+            if leads:
+                ahead = [item for item in outgoing if _may_go_ahead(item, durable)]
+                outgoing = [item for item in outgoing if not _may_go_ahead(item, durable)]
+                self._deliver(ahead)
+            await self._barrier(batch, leads=leads)
             if core.raft_state == LEADER and not core.voters:
                 self._wake.set()  # durable here is committed, and no answer of another will say so
         self._deliver(outgoing)
         self._after_turn()
+        if core.unapplied():
+            self._wake.set()
+            await asyncio.sleep(0)  # everything else that runs here gets its turn before the next part
 
-    async def _barrier(self, batch: Batch, *, led_before: bool) -> None:
+    async def _barrier(self, batch: Batch, *, leads: bool) -> None:
         """Wait until the batch is durable. A leader (whose term is durable) keeps its heart beating."""
         write = asyncio.ensure_future(self._disk.work(partial(self._store.write, batch)))
         while not write.done():
             await asyncio.wait({write}, timeout=self._settings.heartbeat)
-            if not write.done() and led_before and self.core.raft_state == LEADER:
+            if not write.done() and leads:
                 with driving(self.core.surroundings):
                     self._deliver(self.core.pulse())
         write.result()
@@ -240,6 +269,8 @@ class Engine:
         if core.blob_wanted:
             core.blob_wanted = False
             self._spawn(self._read_blob())
+        while core.arrived:
+            self._spawn(self._install(core.arrived.pop()))
         ready = [(c, f) for c, f in self._watchers if f.done() or c()]
         for condition, future in ready:
             self._watchers.remove((condition, future))
@@ -267,7 +298,7 @@ class Engine:
             self._spawn(self._snapshot(index, term, core.membership_at(index), encode))
 
     async def _snapshot(
-        self, index: int, term: int, membership: Membership, encode: Callable[[], bytes]
+        self, index: int, term: int, membership: Membership, encode: Callable[[], Image]
     ) -> None:
         def job() -> None:
             blob = Snapshot(index, term, membership, encode()).to_blob()
@@ -302,13 +333,46 @@ class Engine:
 
     async def _read_blob(self) -> None:
         """Read the newest snapshot for a member that needs it."""
+
+        def job() -> tuple[int, Image, int] | None:
+            found = self._store.read_blob()
+            return None if found is None else (*found, checksum(found[1]))
+
         try:
-            found = await self._bulk.work(self._store.read_blob)
+            found = await self._bulk.work(job)
         except Exception as error:
             self.post(partial(_raise, error))
             return
         if found is not None:
             self.post(partial(self.core.give_blob, *found))
+
+    async def _install(self, arrived: Arrived) -> None:
+        """Make a received snapshot ready: decoded and durable before the core takes it over."""
+
+        def job() -> tuple[Snapshot, Callable[[], None]]:
+            snapshot = arrived.opened()
+            take = self.core.machine.load(snapshot.image)
+            self._store.save_snapshot(snapshot.index, arrived.blob)
+            return snapshot, take
+
+        try:
+            found = await self._bulk.work(job)
+        except ValueError as error:
+            self.post(partial(self.core.refuse_install, arrived, str(error)))
+        except Exception as error:
+            self.post(partial(_raise, error))
+        else:
+            self.post(partial(self.core.install, arrived, *found))
+
+
+def _may_go_ahead(item: Outgoing, durable: int) -> bool:
+    """Whether a leader may say this before its disk has what this turn wrote: entries and heartbeats, unless
+    they tell of a commit that rests on it. The term is that of the turn before, so it is durable."""
+    return (
+        isinstance(item, Send)
+        and item.body["type"] == "append_entries"
+        and item.body["commit_index"] <= durable
+    )
 
 
 def _raise(error: Exception) -> None:

@@ -10,15 +10,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+from swarmpy.adapters.raft.blob import Snapshot
 from swarmpy.adapters.raft.config import REGULAR, Membership
 from swarmpy.adapters.raft.core import ApplyFailed, Core, Proposal
 from swarmpy.adapters.raft.engine import Engine
 from swarmpy.adapters.raft.errors import ApplyError, DiskError, MembershipError
 from swarmpy.adapters.raft.journal import Journal
-from swarmpy.adapters.raft.pinned import FAIL_REASON, RaftNode, Surroundings, driving
+from swarmpy.adapters.raft.pinned import FAIL_REASON, Surroundings, driving, raft_node
 from swarmpy.adapters.raft.settings import RaftSettings
 from swarmpy.adapters.raft.state import CANDIDATE, LEADER
-from swarmpy.adapters.raft.store import Snapshot, Store, first_image
+from swarmpy.adapters.raft.store import Store, first_image
 from swarmpy.adapters.raft.transport import Transport
 from swarmpy.pki.seal import Sealing
 from swarmpy.ports import (
@@ -26,6 +27,8 @@ from swarmpy.ports import (
     Clock,
     Disk,
     Entropy,
+    Image,
+    LogError,
     LogRole,
     LogStatus,
     Machine,
@@ -63,25 +66,22 @@ class RaftLog:
         folder: str = "raft",
         bulk: Disk | None = None,
     ) -> None:
-        self.self_id = self_id
-        self.address = address
+        self.self_id, self.address = self_id, address
         self.failed = asyncio.Event()
         """Set when the log stopped by itself; `failure` says why. It may be started again."""
         self.failure: str | None = None
         self._disks = (disk, bulk or disk)
         self._wire = wire
-        self._clock = clock
-        self._entropy = entropy
-        self._machine = machine
-        self._sealer = sealer
+        self._clock, self._entropy = clock, entropy
+        self._machine, self._sealer = machine, sealer
         self._bootstrap = tuple(bootstrap_members or ())
         self._settings = settings or RaftSettings()
         self._folder = folder
         self._engine: Engine | None = None
-        self._blank: bytes | None = None
+        self._blank: Image | None = None
         self._changing = asyncio.Lock()
-        self._room = asyncio.Condition()
-        self._waiters: set[asyncio.Future[Any]] = set()
+        self._waiters: dict[asyncio.Future[Any], LogError] = {}
+        """Who waits for the core, and what they hear if the log ends before it answers."""
         self._ended = asyncio.Event()
 
     # -------------------------------------------------- life
@@ -105,15 +105,14 @@ class RaftLog:
         if found.fresh:
             image = first_image(self._bootstrap)
             await self._disks[0].work(lambda: store.create(image))
-        self._load_machine(found.snapshot)
+        await self._load_machine(found.snapshot)
         surroundings = Surroundings(
             self._clock.monotonic, lambda: self._entropy.uniform(0.0, 1.0), Journal(image)
         )
         with driving(surroundings):
             core = Core(self.self_id, surroundings, self._machine, self._settings, found.snapshot)
         self.failed.clear()
-        self.failure = None
-        self._ended = asyncio.Event()
+        self.failure, self._ended = None, asyncio.Event()
         engine = Engine(core, store, self._disks, self._settings, self._on_failed)
         transport = Transport(self.self_id, self._wire, self._entropy, self._settings, engine)
         self._engine = engine
@@ -122,11 +121,12 @@ class RaftLog:
     def _new_store(self) -> Store:
         return Store(self._disks[0], self._folder, self._sealer, self.self_id, self._disks[1])
 
-    def _load_machine(self, snapshot: Snapshot | None) -> None:
+    async def _load_machine(self, snapshot: Snapshot | None) -> None:
         """The machine starts from the snapshot, or as it was before the first start."""
         if self._blank is None:
             self._blank = self._machine.save()()
-        self._machine.load(self._blank if snapshot is None else snapshot.image)
+        image = self._blank if snapshot is None else snapshot.image
+        (await self._disks[0].work(lambda: self._machine.load(image)))()
 
     async def stop(self) -> None:
         """Stop taking part; nothing acknowledged is lost. Stopping twice is fine."""
@@ -142,9 +142,9 @@ class RaftLog:
 
     def _fail_waiters(self) -> None:
         self._ended.set()
-        for future in list(self._waiters):
+        for future, told in list(self._waiters.items()):
             if not future.done():
-                future.set_exception(AmbiguousError("the log of this manager stopped"))
+                future.set_exception(told)
 
     async def recover_alone(self) -> None:
         """With the log stopped: keep all that is on disk and make this member the only one.
@@ -189,21 +189,24 @@ class RaftLog:
             return LogRole.LEADER
         if not core.is_voter():
             return LogRole.LEARNER
-        campaigning = core.raft_state == CANDIDATE or core.prevotes
-        return LogRole.CANDIDATE if campaigning else LogRole.FOLLOWER
+        return LogRole.CANDIDATE if core.raft_state == CANDIDATE or core.prevotes else LogRole.FOLLOWER
 
     async def wait_status(self, seen: LogStatus | None) -> LogStatus:
         """Return as soon as role, term, leader or members differ from `seen`."""
-
-        def key(status: LogStatus) -> tuple[Any, ...]:
-            return (status.role, status.term, status.leader, status.members)
-
-        while seen is not None and key(self.status()) == key(seen):
+        known = seen and (seen.role, seen.term, seen.leader, seen.members)
+        while known is not None and self._mark() == known:
             engine = self._engine
             if engine is None or self.failure is not None:
                 raise NoQuorumError(self.failure or "the log is stopped")
-            await self._or_end(engine.until(lambda: key(self.status()) != key(seen)))
+            await self._or_end(engine.until(lambda: self._mark() != known))
         return self.status()
+
+    def _mark(self) -> tuple[object, ...]:
+        """What `wait_status` looks at. It is asked after every turn: as little of `status` as will do."""
+        if self._engine is None or self.failure is not None:
+            return (LogRole.STOPPED, 0, None, ())
+        core = self._engine.core
+        return (self._role(core), core.term, core.leader and core.leader.id, core.membership.members)
 
     # -------------------------------------------------- entries
 
@@ -220,10 +223,11 @@ class RaftLog:
             )
         engine = self._leading()
         future: asyncio.Future[tuple[int, Any]] = asyncio.get_running_loop().create_future()
-        self._waiters.add(future)
+        self._waiters[future] = AmbiguousError("the log of this manager stopped")
         try:
             async with asyncio.timeout(timeout):
-                await self._wait_for_room(engine)
+                if engine.backlog() >= self._settings.proposals:
+                    await self._or_end(engine.until(lambda: engine.backlog() < self._settings.proposals))
                 engine.propose(Proposal(REGULAR + entry, self._settle(future)))
                 return await future
         except TimeoutError:
@@ -232,11 +236,7 @@ class RaftLog:
                 "or may not take effect"
             ) from None
         finally:
-            self._waiters.discard(future)
-
-    async def _wait_for_room(self, engine: Engine) -> None:
-        if engine.backlog() >= self._settings.proposals:
-            await self._or_end(engine.until(lambda: engine.backlog() < self._settings.proposals))
+            del self._waiters[future]
 
     def _settle(self, future: asyncio.Future[tuple[int, Any]]) -> Callable[[int, Any, int], None]:
         """A callback for the core that resolves the future."""
@@ -273,20 +273,20 @@ class RaftLog:
             else:
                 future.set_result(index)
 
+        self._waiters[future] = NoQuorumError("the log of this manager stopped")
         engine.post(lambda: engine.core.read(done))
-        return await self._in_time(
-            self._or_end(future), timeout, "a majority of managers did not confirm this leader"
-        )
+        try:
+            return await self._in_time(future, timeout, "a majority of managers did not confirm this leader")
+        finally:
+            del self._waiters[future]
 
     async def wait_applied(self, index: int, *, timeout: float = 5.0) -> None:
         """Return once this member applied `index`. Raises NoQuorumError after `timeout`."""
         engine = self._running()
         core = engine.core
-        await self._in_time(
-            self._or_end(engine.until(lambda: core.applied_index >= index)),
-            timeout,
-            f"entry {index} did not reach this manager",
-        )
+        if core.applied_index < index:
+            applied = engine.until(lambda: core.applied_index >= index)
+            await self._in_time(self._or_end(applied), timeout, f"entry {index} did not reach this manager")
 
     # -------------------------------------------------- membership
 
@@ -351,7 +351,7 @@ class RaftLog:
         engine = self._leading()
         core = engine.core
         target = member_id or core.best_successor()
-        if target is None or RaftNode(target) not in core.voters:
+        if target is None or raft_node(target) not in core.voters:
             raise MembershipError(
                 f"{target or 'no other manager'} cannot take over: a reachable voting manager is needed"
             )

@@ -15,6 +15,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -119,8 +120,19 @@ RAFT_STATE: Any = core_module._RAFT_STATE
 
 
 class RaftNode(Node):  # type: ignore[misc]  # pysyncobj has no types
-    """A member as the core names it. The hash does not depend on PYTHONHASHSEED, so sets of nodes are
-    walked in the same order in every run of the same seed."""
+    """A member as the core names it: made by `raft_node`. The hash does not depend on PYTHONHASHSEED, so sets
+    of nodes are walked in the same order in every run of the same seed."""
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__(node_id)
+        self._hash = int.from_bytes(hashlib.blake2s(node_id.encode(), digest_size=7).digest(), "big")
 
     def __hash__(self) -> int:
-        return int.from_bytes(hashlib.blake2s(self.id.encode(), digest_size=7).digest(), "big")
+        return self._hash
+
+
+@lru_cache(maxsize=4096)
+def raft_node(node_id: str) -> RaftNode:
+    """The member with this id. Always the same object where that is possible: a turn looks members up some
+    hundred times, and what is identical need not be compared."""
+    return RaftNode(node_id)

@@ -15,7 +15,7 @@ from typing import Any
 from pysyncobj.node import Node
 
 from swarmpy.adapters.raft.election import Election
-from swarmpy.adapters.raft.state import LEADER, SafetyError
+from swarmpy.adapters.raft.state import FOREVER, LEADER, SafetyError
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,12 @@ class Replication(Election):
 
     def __init__(self, *args: Any) -> None:
         self.seq = 0
+        self.spoken = 0
+        """The number of the last message before those that went to everyone."""
         self.fed_commit = 0
+        """The commit index that everyone was told last."""
+        self.notice_at = FOREVER
+        """When the others are told of a commit, unless there is something else to say before."""
         super().__init__(*args)
 
     # -------------------------------------------------- the leader's side
@@ -55,6 +60,7 @@ class Replication(Election):
         """
         self._SyncObj__newAppendEntriesTime = self.now + self.settings.heartbeat
         self.fed_commit = self.commit_index
+        self.spoken, self.notice_at = self.seq, FOREVER
         for node in self.everyone():
             if node in self.connected:
                 self.resend_if_lost(node)
@@ -98,6 +104,9 @@ class Replication(Election):
     def _append(self, node: Node, prev: int, entries: list[list[Any]]) -> None:
         prev_term = self.log.term_at(prev)
         assert prev_term is not None, "the entry before is held"
+        seq, progress = self.next_seq(), self.progress[node.id]
+        if progress.asked is None:
+            progress.asked = (seq, self.now)
         self.send(
             node,
             "append_entries",
@@ -106,7 +115,7 @@ class Replication(Election):
             prevLogIdx=prev,
             prevLogTerm=prev_term,
             entries=entries,
-            seq=self.next_seq(),
+            seq=seq,
         )
 
     def resend_if_lost(self, node: Node) -> None:
@@ -167,7 +176,7 @@ class Replication(Election):
             return False
         if message["seq"] > self.seq:
             raise SafetyError(f"{node.id} answered message {message['seq']} of {self.seq}")
-        progress.echoed = max(progress.echoed, message["seq"])
+        progress.answered(message["seq"], self.now)
         self.last_heard[node] = self.now
         return True
 

@@ -28,6 +28,12 @@ class RaftSettings:
     hint_max: float = 0.5
     tick: float = 0.03
     """The slow timer: the longest time between two turns."""
+    notice: float = 0.0005
+    """How soon the others are told that an entry is committed, where no entry that follows says it before.
+    The proposer is answered meanwhile."""
+    hedge: float = 0.01
+    """Readers' questions go to the members that answer soonest, as many as a majority takes; what these did
+    not answer in this time is asked of everyone."""
     resend: float = 1.0
     """Entries in flight that were not answered for so long are sent again."""
     max_entry: int = 1_500_000
@@ -46,6 +52,10 @@ class RaftSettings:
     """Proposals that may wait for a turn; more callers wait outside."""
     turn_bytes: int = 4 * 1024 * 1024
     """Proposals appended in one turn (one disk write)."""
+    apply_entries: int = 1000
+    """Entries applied in one turn at most."""
+    apply_seconds: float = 0.02
+    """No further entry is applied in a turn that did so for this long."""
     snapshot_entries: int = 10_000
     """Applied entries after which the state is saved and the log trimmed."""
     snapshot_bytes: int = 64 * 1024 * 1024

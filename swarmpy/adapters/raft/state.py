@@ -18,18 +18,18 @@ from typing import Any
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
+from swarmpy.adapters.raft.blob import Snapshot
 from swarmpy.adapters.raft.config import Membership
 from swarmpy.adapters.raft.journal import Journal
-from swarmpy.adapters.raft.pinned import RAFT_STATE, RaftNode, Surroundings, SyncObj, SyncObjConf
+from swarmpy.adapters.raft.pinned import RAFT_STATE, Surroundings, SyncObj, SyncObjConf, raft_node
 from swarmpy.adapters.raft.settings import RaftSettings
-from swarmpy.adapters.raft.store import Snapshot
-from swarmpy.ports import Machine
+from swarmpy.ports import Image, Machine
 
 FOLLOWER: int = RAFT_STATE.FOLLOWER
 CANDIDATE: int = RAFT_STATE.CANDIDATE
 LEADER: int = RAFT_STATE.LEADER
 
-NEVER = float("-inf")
+NEVER, FOREVER = float("-inf"), float("inf")
 
 
 class SafetyError(RuntimeError):
@@ -60,7 +60,7 @@ class SnapshotSend:
     """A snapshot on its way to one member."""
 
     index: int
-    blob: bytes
+    blob: Image
     crc: int
     sent: int = 0
     acked: int = 0
@@ -80,13 +80,30 @@ class Progress:
     echoed: int = 0
     """The newest of our messages that was answered."""
     snapshot: SnapshotSend | None = None
+    delay: float = 0.0
+    """About how many seconds it takes to answer."""
+    asked: tuple[int, float] | None = None
+    """The message (its number, and when it was sent) whose answer is timed."""
 
     def restart(self, seq: int) -> None:
         """Forget what is on its way."""
         self.probing = True
         self.inflight.clear()
         self.snapshot = None
+        self.asked = None
         self.reset_seq = seq
+
+    def answered(self, seq: int, now: float) -> None:
+        """It answered the message with this number."""
+        self.echoed = max(self.echoed, seq)
+        if self.asked is not None and seq >= self.asked[0]:
+            self.delay += (now - self.asked[1] - self.delay) / 4
+            self.asked = None
+
+    def patience(self, now: float) -> float:
+        """After how many seconds it can be expected to answer: as usual, or no sooner than it keeps us
+        waiting by now."""
+        return self.delay if self.asked is None else max(self.delay, now - self.asked[1])
 
 
 class _OutboxTransport(Transport):  # type: ignore[misc]  # pysyncobj has no types
@@ -148,7 +165,7 @@ class CoreState(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         settings: RaftSettings,
         snapshot: Snapshot | None,
     ) -> None:
-        self.me = RaftNode(node_id)
+        self.me = raft_node(node_id)
         self.settings = settings
         self.machine = machine
         self.surroundings = surroundings
@@ -256,8 +273,8 @@ class CoreState(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
     def use_membership(self) -> None:
         """Let the membership in force take effect on voters, learners and progress."""
         others = [m for m in self.membership.members if m.id != self.me.id]
-        self.voters = {RaftNode(m.id) for m in others if m.voter}
-        self.learners = {RaftNode(m.id) for m in others if not m.voter}
+        self.voters = {raft_node(m.id) for m in others if m.voter}
+        self.learners = {raft_node(m.id) for m in others if not m.voter}
         everyone = self.voters | self.learners
         for node in sorted(everyone, key=lambda n: str(n.id)):
             if node.id not in self.progress:
