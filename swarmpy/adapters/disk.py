@@ -84,7 +84,7 @@ class FileDisk:
             finally:
                 os.close(file)
 
-    def replace(self, path: str, data: bytes) -> None:
+    def replace(self, path: str, data: bytes | bytearray) -> None:
         """Atomically and durably replace: temporary file, sync, rename, sync of the folder.
 
         Where that fails the temporary file goes: on a full disk it would keep what space is left.
@@ -215,7 +215,7 @@ def _create(name: str, folder: int, flags: int) -> int:
     return os.open(name, flags, _FILE_MODE, dir_fd=folder)
 
 
-def _write_all(file: int, data: bytes) -> None:
+def _write_all(file: int, data: bytes | bytearray) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(file, view) :]

@@ -26,7 +26,8 @@ from swarmpy.model.errors import Refusal
 from swarmpy.model.objects import Network, Node, Object, Service
 from swarmpy.model.specs import SECOND
 from swarmpy.ports import Control
-from swarmpy.state.snapshot import Snapshot, Table, differing
+from swarmpy.state.snapshot import Snapshot
+from swarmpy.state.table import Table, differing
 
 Event = dict[str, Any]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import cast
 
 MAX_HEAD = 64 * 1024
@@ -21,8 +21,6 @@ LINGER_SECONDS = 2.0
 """How long a refused client may go on sending before the connection is cut."""
 QUIET_SECONDS = 10.0
 """How long the Engine may say nothing to a request before it is asked whether it lives."""
-STOP_SECONDS = 2.0
-"""How long requests may take to end when the server stops."""
 PING_SECONDS = 5.0
 """How long it may take to answer that; it is on this machine."""
 
@@ -74,19 +72,12 @@ def closing(head: bytes) -> bytes:
     return _CONNECTION.sub(b"", head)[:-2] + b"Connection: close\r\n\r\n"
 
 
-Short = Callable[[bytes], Callable[[], Awaitable[bytes]] | None]
-"""Given the head of a request without a body: what makes its answer; None where the application does."""
-
-
 class FrontDoor:
     """Makes the protocol of each accepted connection, and knows which are open."""
 
-    def __init__(self, engine_path: str, application: Callable[[], asyncio.Protocol], short: Short) -> None:
+    def __init__(self, engine_path: str, application: Callable[[], asyncio.Protocol]) -> None:
         self.engine_path = engine_path
         self.application = application
-        self.short = short
-        self.answering: set[asyncio.Task[None]] = set()
-        """Requests that take the short way."""
         self.open: set[asyncio.Transport] = set()
         self.connecting: set[asyncio.Task[None]] = set()
 
@@ -109,9 +100,7 @@ class FrontDoor:
                 writer.close()
 
     async def close(self) -> None:
-        """Let what is being answered end, for a moment; cut every tunnel."""
-        if self.answering:
-            await asyncio.wait(self.answering, timeout=STOP_SECONDS)
+        """Cut every tunnel."""
         for task in list(self.connecting):
             task.cancel()
         await asyncio.gather(*self.connecting, return_exceptions=True)
@@ -127,7 +116,6 @@ class _Head(asyncio.Protocol):
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._answer: asyncio.Task[None] | None = None
         self._decided = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -137,8 +125,6 @@ class _Head(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
-        if self._answer is not None:
-            self._answer.cancel()  # nobody is left to hear it
         if self._transport is not None:
             self._door.open.discard(self._transport)
 
@@ -160,13 +146,7 @@ class _Head(asyncio.Protocol):
         if found is None:
             self.refuse(400, "this is not a request of HTTP/1.0 or HTTP/1.1")
         elif is_ours(found[1].decode("ascii"), found[2].decode("latin-1")):
-            short = None if rest else self._door.short(head)
-            if short is None:
-                self._to_application(closing(head) + rest)
-            else:
-                self._answer = asyncio.get_running_loop().create_task(self._reply(short))
-                self._door.answering.add(self._answer)
-                self._answer.add_done_callback(self._door.answering.discard)
+            self._to_application(closing(head) + rest)
         else:
             assert self._transport is not None
             self._transport.pause_reading()
@@ -174,12 +154,6 @@ class _Head(asyncio.Protocol):
             task = asyncio.get_running_loop().create_task(self._to_engine(closing(head) + rest, upgrade))
             self._door.connecting.add(task)
             task.add_done_callback(self._door.connecting.discard)
-
-    async def _reply(self, short: Callable[[], Awaitable[bytes]]) -> None:
-        transport = self._transport
-        assert transport is not None
-        transport.write(await short())
-        transport.close()
 
     def _to_application(self, data: bytes) -> None:
         transport = self._transport

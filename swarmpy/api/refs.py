@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from swarmpy.api.errors import HttpError
 from swarmpy.model.objects import Network, Node, Object, Service, Task
-from swarmpy.state.snapshot import Snapshot, Table
+from swarmpy.state.snapshot import Snapshot
+from swarmpy.state.table import Table
 
 O = TypeVar("O", bound=Object)  # noqa: E741  the customary letter for an object
 

@@ -26,9 +26,8 @@ from swarmpy.api.logs import Logs
 from swarmpy.api.networks import Networks
 from swarmpy.api.nodes import Nodes
 from swarmpy.api.own import Own
-from swarmpy.api.passthrough import LINGER_SECONDS, MAX_HEAD, STOP_SECONDS, FrontDoor
+from swarmpy.api.passthrough import LINGER_SECONDS, MAX_HEAD, FrontDoor
 from swarmpy.api.services import Services
-from swarmpy.api.shortcut import Shortcut
 from swarmpy.api.site import Route, Site
 from swarmpy.api.swarm import Swarm
 from swarmpy.api.system import System, versioned
@@ -39,6 +38,7 @@ log = logging.getLogger("swarmpy.api")
 
 SOCKET_MODE = 0o660
 _VERSION = "/v{version:[0-9.]+}"
+STOP_SECONDS = 2.0
 PROBE_SECONDS = 0.5
 
 
@@ -101,7 +101,7 @@ class ApiServer:
         await runner.setup()
         server = runner.server
         assert server is not None
-        door = FrontDoor(self._engine.path, server, self._shortcut().find)
+        door = FrontDoor(self._engine.path, server)
         self._server = await asyncio.get_running_loop().create_unix_server(door, sock=_listen(path))
         self._runner, self._door, self._path = runner, door, path
         if self._site.local.control is not None:
@@ -123,13 +123,6 @@ class ApiServer:
             await self._runner.cleanup()
             self._runner = None
         await self._engine.close()
-
-    def _shortcut(self) -> Shortcut:
-        """What many ask for all the time, and what streams nothing."""
-        site = self._site
-        makers: list[Callable[[Site], Swarm | Nodes | Services | Tasks]] = [Swarm, Nodes, Services, Tasks]
-        routes: list[Route] = [route for make in makers for route in make(site).routes()]
-        return Shortcut((method, path, versioned(site, handler)) for method, path, handler in routes)
 
     def _application(self) -> web.Application:
         application = web.Application(middlewares=[refusals], client_max_size=MAX_BODY)

@@ -12,23 +12,26 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
 from swarmpy.manager.claims import usable_address
+from swarmpy.manager.heap import Heap
 from swarmpy.manager.leaving import Leaving
+from swarmpy.manager.sessions import Session, differs
 from swarmpy.manager.tables import Tables, Told
+from swarmpy.manager.turns import Turns
 from swarmpy.model import messages as m
 from swarmpy.model.commands import AnyCommand, ObserveNode, ReportTasks, Result
 from swarmpy.model.errors import Refusal
 from swarmpy.model.ids import node_of
 from swarmpy.model.lifecycle import NodeState, TaskState
-from swarmpy.model.objects import Node, Service, Task
+from swarmpy.model.objects import Guest, Node, Task
 from swarmpy.pki.probes import probe_key
 from swarmpy.plan.admission.tasks import portions
 from swarmpy.ports import Body, Channel, Clock, LogStatus, RefusedError, WireError
-from swarmpy.state.snapshot import Snapshot, differing
+from swarmpy.state.snapshot import Snapshot
+from swarmpy.state.table import differing
 
 logger = logging.getLogger(__name__)
 
@@ -37,60 +40,10 @@ BEATS_PER_PERIOD = 5
 SUSPECT_SHARE = 0.4
 """Share of the heartbeat period after which a silent node is suspect (2 s by default)."""
 
+TOLD = 100
+"""Nodes that are told something in one turn of the event loop, at most."""
+
 Submit = Callable[[AnyCommand], Awaitable[Result]]
-
-
-def assigned(task: Task, world: Snapshot) -> m.Assigned:
-    """The task as its agent needs to know it."""
-    service = world.services.get(task.service_id)
-    return m.Assigned(
-        id=task.id,
-        service_id=task.service_id,
-        service_name=task.service_name,
-        slot=task.slot,
-        node_id=task.node_id,
-        template=task.template,
-        endpoint=task.endpoint,
-        desired=task.desired,
-        auth=task.auth,
-        service_labels=service.view.labels if service else {},
-        state=task.status.state,
-        networks=task.networks,
-    )
-
-
-def assignments(world: Snapshot, node_id: str) -> dict[str, m.Assigned]:
-    """Everything that the node should know of, by task id."""
-    return {
-        task.id: assigned(task, world)
-        for task in world.tasks_on(node_id)
-        if task.status.state >= TaskState.ASSIGNED
-    }
-
-
-@dataclass(slots=True)
-class Session:
-    """A live session. `told` is what the agent was told of each task, as sent."""
-
-    node_id: str
-    channel: Channel
-    heard: float
-    dirty: asyncio.Event = field(default_factory=asyncio.Event)
-    told: dict[str, m.Assigned] = field(default_factory=dict)
-    seq: int = 0
-    suspect: bool = False
-    welcomed: bool = False
-    """Whether the node was recorded as ready for this session."""
-    cluster: m.Cluster | None = None
-    networks: Told = field(default_factory=Told)
-    lost: tuple[str, ...] = ()
-    """Addresses of nodes that this one does not hear; nothing but told."""
-    outbox: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    async def send(self, message: m.Down) -> None:
-        """Send one message, whole, in order. Raises WireError."""
-        async with self.outbox:
-            await self.channel.send(m.to_body(message))
 
 
 class Dispatcher:
@@ -103,6 +56,8 @@ class Dispatcher:
         self._sessions: dict[str, Session] = {}
         self._tables = Tables()
         self._leaving = Leaving(clock, self._answering, self._lost)
+        self._turns, self._heap = Turns(TOLD), Heap()
+        self._known_managers: tuple[object, tuple[m.Manager, ...]] | None = None
 
     @property
     def sessions(self) -> dict[str, Session]:
@@ -116,8 +71,10 @@ class Dispatcher:
         try:
             while True:
                 await self._find_silent()
+                self._heap.settle(len(self._sessions))
                 await asyncio.sleep(self._period() / BEATS_PER_PERIOD / 2)
         finally:
+            self._heap.release()
             sessions, self._sessions = list(self._sessions.values()), {}
             # All at once: each of them may be to a machine that answers nothing any more.
             async with asyncio.TaskGroup() as group:
@@ -126,26 +83,45 @@ class Dispatcher:
 
     def moved(self, before: Snapshot, after: Snapshot) -> None:
         """The world changed: wake the sessions that it concerns."""
-        everyone = (
-            before.nodes is not after.nodes
-            or before.cluster is not after.cluster
-            or before.networks is not after.networks
-            or _felt(before, after)
-        )
-        for node_id, session in self._sessions.items():
-            if (
-                everyone
-                or before.node_tasks(node_id) is not after.node_tasks(node_id)
-                or before.guests_on(node_id) is not after.guests_on(node_id)
-                or any(
-                    before.bucket_in(key) is not after.bucket_in(key)
-                    or before.guests_in(key) is not after.guests_in(key)
-                    for key in session.networks.tables
-                )
-            ):
+        if before.cluster is not after.cluster or before.networks is not after.networks:
+            everyone = True
+        elif before.nodes is not after.nodes:
+            everyone = self._seated(before) != self._seated(after)
+        else:
+            everyone = False
+        if everyone:
+            for session in self._sessions.values():
                 session.dirty.set()
+        else:
+            self._wake(before, after)
         self._tables.forget(after)
         self._leaving.follow(before, after)
+
+    def _wake(self, before: Snapshot, after: Snapshot) -> None:
+        """Wake the sessions whose node, or a task or guest on it, is another one now, and those with networks
+        in whose tables that shows. What is said of a task tells of its service, too."""
+        changed: list[Task | Guest | None] = []
+        for key in differing(before.tasks, after.tasks):
+            changed += (before.tasks.get(key), after.tasks.get(key))
+        for key in differing(before.guests, after.guests):
+            changed += (before.guests.get(key), after.guests.get(key))
+        held = [one for one in changed if one is not None]
+        nodes = {one.node_id for one in held} | differing(before.nodes, after.nodes)
+        for service_id in differing(before.services, after.services):
+            nodes.update(task.node_id for task in (after.bucket(service_id) or {}).values())
+        for node_id in sorted(nodes & self._sessions.keys()):  # in the same order in every run
+            self._sessions[node_id].dirty.set()
+        every = before.nodes is not after.nodes or before.services is not after.services
+        networks = {place.network_id for one in held for place in one.networks}
+        for session in self._sessions.values() if every or networks else ():
+            if session.networks.tables and (every or not networks.isdisjoint(session.networks.tables)):
+                session.dirty.set()
+
+    def _seated(self, world: Snapshot) -> tuple[m.Manager, ...]:
+        """The managers of a world; looked for once as long as no node changes."""
+        if self._known_managers is None or self._known_managers[0] is not world.nodes:
+            self._known_managers = (world.nodes, managers_of(world))
+        return self._known_managers[1]
 
     def _answering(self) -> Iterable[tuple[str, Told]]:
         return [(key, one.networks) for key, one in self._sessions.items() if not one.suspect]
@@ -281,6 +257,7 @@ class Dispatcher:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await session.dirty.wait()
+                await self._turns.wait()
                 session.dirty.clear()
                 if not await self._send_cluster(session):
                     return
@@ -295,13 +272,13 @@ class Dispatcher:
         return m.Welcome(
             beat_seconds=self._period() / BEATS_PER_PERIOD,
             node_role=node.role.word if node else "worker",
-            managers=managers_of(world),
+            managers=self._seated(world),
             root_cert=world.cluster.root_cert if world.cluster else "",
             probe_key=probe_key(world.cluster.root_key) if world.cluster else b"",
         )
 
     def _cluster_message(self, world: Snapshot, node: Node) -> m.Cluster:
-        return m.Cluster(node_role=node.role.word, managers=managers_of(world))
+        return m.Cluster(node_role=node.role.word, managers=self._seated(world))
 
     async def _send_cluster(self, session: Session) -> bool:
         """Tell of managers and roles where they changed; False when the node is no member any more."""
@@ -329,13 +306,15 @@ class Dispatcher:
         """Send what differs. Returns after how many seconds to look again: a task that leaves traffic is
         told to stop only then."""
         world = self._world()
-        wanted = assignments(world, session.node_id)
-        told = session.told
+        wanted, told = session.wanted(world), session.told
         waits: list[float] = []
         for key in sorted(wanted):
+            task = session.made[key][0]
+            if task.desired <= TaskState.RUNNING and not self._leaving:
+                continue  # as almost all are: nobody is on the way out of traffic
             # What an earlier leader said is not known: whoever runs is taken to be in traffic.
             known = told.get(key) or (replace(wanted[key], desired=TaskState.RUNNING) if full else None)
-            seconds = self._leaving.wait(world, world.tasks[key], known.desired if known else None)
+            seconds = self._leaving.wait(world, task, known.desired if known else None)
             if seconds > 0 and known is not None:
                 wanted[key] = known
                 waits.append(seconds)
@@ -348,20 +327,6 @@ class Dispatcher:
         return min(waits, default=None)
 
 
-def _felt(before: Snapshot, after: Snapshot) -> bool:
-    """Whether a change of services matters to any node: not where those have no tasks, no ports and no
-    addresses."""
-    return any(
-        before.bucket(key) or after.bucket(key) or _is_felt(before.services.get(key))
-        or _is_felt(after.services.get(key))
-        for key in differing(before.services, after.services)
-    )  # fmt: skip
-
-
-def _is_felt(service: Service | None) -> bool:
-    return service is not None and bool(service.ports or service.vips)
-
-
 async def _close(channel: Channel) -> None:
     with suppress(WireError):
         await channel.close()
@@ -372,17 +337,6 @@ def _tell_of_lost(session: Session, lost: tuple[str, ...]) -> None:
     if lost != session.lost:
         session.lost = lost
         logger.info("node %s does not hear: %s", session.node_id, ", ".join(lost) or "nobody any more")
-
-
-def differs(new: m.Assigned, old: m.Assigned | None) -> bool:
-    """Whether the agent must hear of it: it knows the observed state better than the store does."""
-    if old is None:
-        return True
-    return _told_of(new) != _told_of(old)
-
-
-def _told_of(task: m.Assigned) -> tuple[object, ...]:
-    return task.desired, task.template, task.auth, task.endpoint, task.networks, task.service_labels
 
 
 def managers_of(world: Snapshot) -> tuple[m.Manager, ...]:

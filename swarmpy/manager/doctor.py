@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from swarmpy.manager.dispatcher import Session
+from swarmpy.manager.sessions import Session
 from swarmpy.model import codec
 from swarmpy.model import messages as m
 from swarmpy.model.errors import NotFound, Unavailable

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from swarmpy.manager.dispatcher import Session
+from swarmpy.manager.sessions import Session
 from swarmpy.manager.store import Store
 from swarmpy.model import messages as m
 from swarmpy.model.ids import ENTROPY_BYTES, from_bytes

@@ -11,8 +11,10 @@ import logging
 from collections.abc import Callable
 
 from swarmpy.model import codec
+from swarmpy.ports import Image
 from swarmpy.state.changes import Batch
-from swarmpy.state.snapshot import Snapshot, apply, load, save
+from swarmpy.state.image import load, save
+from swarmpy.state.snapshot import Snapshot, apply
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +43,20 @@ class Store:
             self._wake(before)
         return accepted
 
-    def save(self) -> Callable[[], bytes]:
+    def save(self) -> Callable[[], Image]:
         """Capture the world now; the returned function encodes it (it shares nothing that changes)."""
         world = self.world
         return lambda: save(world)
 
-    def load(self, image: bytes) -> None:
-        """Take over a saved world. Raises ValueError when the image is not one."""
-        before, self.world = self.world, load(image)
-        self._wake(before)
+    def load(self, image: Image) -> Callable[[], None]:
+        """Decode a saved world; the returned function takes it over. Raises ValueError when it is not one."""
+        world = load(image)
+
+        def take() -> None:
+            before, self.world = self.world, world
+            self._wake(before)
+
+        return take
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
         """Call `watcher` after each change; returns what ends that."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -84,9 +84,11 @@ class _Draft:
 class Writer:
     """Runs while this manager leads; see the file's charter."""
 
-    def __init__(self, log: Log, store: Store, clock: Clock) -> None:
-        self._log, self._store, self._clock = log, store, clock
-        self._planner = Planner()
+    def __init__(
+        self, log: Log, store: Store, clock: Clock, planner: Callable[[], Planner] = Planner
+    ) -> None:
+        self._log, self._store, self._clock, self._new_planner = log, store, clock, planner
+        self._planner = planner()
         self._queue: list[_Waiting] = []
         self._arrived = asyncio.Event()
         self._open = False
@@ -108,9 +110,11 @@ class Writer:
         """Write until leadership is lost or the task is cancelled. Raises LogError when it is lost."""
         await self._log.read_index()  # proves the leadership and applies all that was committed before it
         time = ClusterTime(self._clock, self._store.world)
-        self._planner = Planner()
+        self._planner = self._new_planner()
         try:
             await self._begin(time)
+            for _ in self._planner.prepare(self._store.world):
+                await asyncio.sleep(0)
             self._open = True
             self.opened.set()
             wake_at: int | None = time.now()

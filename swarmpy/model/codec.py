@@ -25,13 +25,13 @@ def encode(value: Any) -> bytes:
     return _ENCODER.encode(value)
 
 
-def decode(kind: type[T], data: bytes) -> T:
+def decode(kind: type[T], data: bytes | memoryview) -> T:
     """Decode and check types. Raises CodecError with the path of what is wrong."""
     result: T = decode_any(kind, data)
     return result
 
 
-def decode_any(kind: Any, data: bytes) -> Any:
+def decode_any(kind: Any, data: bytes | memoryview) -> Any:
     """`decode` for what is not a class, such as a union."""
     decoder = _DECODERS.get(kind)
     if decoder is None:

@@ -17,7 +17,7 @@ from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.objects import Attachment, Description, TaskStatus
 
 
-class Assigned(msgspec.Struct, frozen=True, kw_only=True):
+class Assigned(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A task as its agent needs to know it."""
 
     id: str

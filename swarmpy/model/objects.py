@@ -98,7 +98,7 @@ class Resource(msgspec.Struct, frozen=True):
     names: tuple[str, ...] = ()
 
 
-class Description(msgspec.Struct, frozen=True, kw_only=True):
+class Description(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a node says of itself. Memory in bytes, CPU in nano-CPUs."""
 
     hostname: str = ""
@@ -162,7 +162,7 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     driver_opts: dict[str, str] = {}
 
 
-class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the leader knows of a node; `since` is when the state began (cluster time, ns)."""
 
     state: NodeState = NodeState.UNKNOWN

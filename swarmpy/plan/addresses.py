@@ -19,7 +19,7 @@ from swarmpy.model.errors import FailedPrecondition, InvalidArgument, NotFound
 from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.objects import Attachment, Network, Node, Subnet, Task, TaskStatus, Vip
 from swarmpy.plan import places, pools
-from swarmpy.plan.types import Plan
+from swarmpy.plan.types import NOTHING, Plan
 from swarmpy.state.changes import Change, Put
 from swarmpy.state.snapshot import Snapshot
 
@@ -190,17 +190,13 @@ def _vip(books: _Books, network_id: str, version: int) -> Vip | None:
 # ---------------------------------------------------------------- tasks
 
 
-def of_tasks(now: int, world: Snapshot) -> Plan:
-    """Every task that waits for a node gets its places in networks, or the reason why it cannot."""
-    open_tasks = [task for task in world.unplaced() if task.desired <= TaskState.COMPLETE]
-    if not open_tasks:
-        return Plan()
+def of_tasks(now: int, world: Snapshot, tasks: Iterable[Task]) -> Plan:
+    """These tasks, all that wait for their places in networks, get them, or the reason why they cannot."""
     books = _Books(world)
     changes: list[Change] = []
-    for task in sorted(open_tasks, key=lambda one: (one.created_at, one.slot, one.id)):
-        if not places.settled(world, task, books.ingress):
-            changes += _place(now, books, task)
-    return Plan((*changes, *books.cursors()))
+    for task in sorted(tasks, key=lambda one: (one.created_at, one.slot, one.id)):
+        changes += _place(now, books, task)
+    return Plan((*changes, *books.cursors())) if changes else NOTHING
 
 
 def _place(now: int, books: _Books, task: Task) -> list[Change]:
@@ -265,35 +261,50 @@ def for_guest(world: Snapshot, wanted: Iterable[Attachment]) -> tuple[list[Attac
 # ---------------------------------------------------------------- nodes
 
 
-def of_nodes(_now: int, world: Snapshot) -> Plan:
-    """Every node has its own addresses in the ingress network, and none where there is no such network. A
-    node whose kernel has no IPv6 gets none of that kind: it takes part with the other."""
+def of_nodes(
+    _now: int, world: Snapshot, node_ids: Iterable[str]
+) -> tuple[tuple[Change, ...], frozenset[str]]:
+    """These nodes have their own addresses in the ingress network, and none where there is no such network. A
+    node whose kernel has no IPv6 gets none of that kind: it takes part with the other. The second part of
+    the answer: the ids of those for whom no address was left."""
     ingress = world.ingress_network()
     books = _Books(world)
     changes: list[Change] = []
-    for node in world.nodes:
+    lacking: set[str] = set()
+    for node_id in node_ids:
+        node = world.nodes[node_id]
         if ingress is None:
             if node.ingress:
                 changes.append(Put(replace(node, ingress=()), "the ingress network was removed"))
             continue
-        after = _of_node(books, ingress, node)
+        after, complete = _of_node(books, ingress, node)
+        if not complete:
+            lacking.add(node_id)
         if after != node.ingress:
             changes.append(Put(replace(node, ingress=after), "it takes part in the routing mesh"))
-    return Plan((*changes, *books.cursors()))
+    return (*changes, *books.cursors()), frozenset(lacking)
 
 
-def _of_node(books: _Books, ingress: Network, node: Node) -> tuple[str, ...]:
-    """What it has, and for each version that it lacks the next free address; as before where none is left."""
+def mesh_of(ingress: Network | None) -> object:
+    """What of the ingress network the addresses of nodes depend on: equal as long as it is so."""
+    return ingress and (ingress.id, *(one.subnet for one in ingress.subnets))
+
+
+def _of_node(books: _Books, ingress: Network, node: Node) -> tuple[tuple[str, ...], bool]:
+    """What it has, and for each version that it lacks the next free address, as before where none is left;
+    and whether it has all that it should have."""
     able = {4, 6} if IPV6 in node.description.features else {4}
     wanted = able & {_version(one) for one in ingress.subnets}
     kept = [one for one in node.ingress if pools.version(one) in wanted and _belongs(one, ingress)]
-    ledger = books.of(ingress.id)
+    complete = True
     for version in sorted(wanted - {pools.version(one) for one in kept}):
+        ledger = books.of(ingress.id)
         taken = ledger.take(frozenset({version})) if ledger else None
         if taken is None and version == 4:
-            return ()  # there is no taking part without
+            return (), False  # there is no taking part without
+        complete = complete and taken is not None
         kept += taken or ()
-    return tuple(sorted(kept, key=pools.version))
+    return tuple(sorted(kept, key=pools.version)), complete
 
 
 def _belongs(address: str, network: Network) -> bool:

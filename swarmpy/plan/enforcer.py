@@ -11,8 +11,8 @@ from swarmpy.model.lifecycle import Availability, TaskState, is_held
 from swarmpy.model.objects import Node, Service, Task
 from swarmpy.model.specs import template_view
 from swarmpy.plan import constraints
-from swarmpy.plan.slots import availability, is_job, reachable, with_state
-from swarmpy.plan.types import Plan
+from swarmpy.plan.slots import Slot, availability, reachable, with_state
+from swarmpy.plan.types import NOTHING, Plan
 from swarmpy.state.changes import Change, Put
 from swarmpy.state.snapshot import Snapshot
 
@@ -21,54 +21,31 @@ ERR_ENFORCED = "assigned node no longer meets constraints"
 _UNKNOWN = 1 << 62
 
 
-def plan(now: int, world: Snapshot) -> Plan:
-    """All services and nodes."""
-    changes: list[Change] = []
-    gone: set[str] = set()
-    for service in world.services:
-        for change in of_service(now, world, service).changes:
-            changes.append(change)
-            gone.add(change.item.id if isinstance(change, Put) else change.id)
-    for node in world.nodes:
-        changes += [
-            change for change in of_node(now, world, node).changes
-            if isinstance(change, Put) and change.item.id not in gone
-        ]  # fmt: skip
-    return Plan(tuple(changes))
-
-
-def of_service(now: int, world: Snapshot, service: Service) -> Plan:
-    """Tasks of one service whose node no longer satisfies the service's constraints are rejected."""
+def of_slot(now: int, world: Snapshot, service: Service, slot: Slot) -> Plan:
+    """Tasks of one slot whose node no longer satisfies the service's constraints are rejected."""
     texts = service.view.task_template.placement.constraints
-    if not texts or service.view.is_global or is_job(service):
-        return Plan()
     changes: list[Change] = []
-    allowed: dict[str, bool] = {}
-    for task in world.tasks_of(service.id):
+    for task in slot.live if texts else ():
         node = world.nodes.get(task.node_id)
         if node is None or not _held(task) or not _enforced(node):
             continue
         # A task with other constraints is of an older spec: the rolling update takes care of it.
-        if task.view.placement.constraints != texts:
-            continue
-        if node.id not in allowed:
-            allowed[node.id] = constraints.satisfied(texts, node)
-        if not allowed[node.id]:
+        if task.view.placement.constraints == texts and not constraints.satisfied(texts, node):
             changes.append(_rejected(now, task, f"node {node.hostname} no longer meets its constraints"))
-    return Plan(tuple(changes))
+    return Plan(tuple(changes)) if changes else NOTHING
 
 
 def of_node(now: int, world: Snapshot, node: Node) -> Plan:
     """The youngest tasks of one node whose reservations exceed what the node has (it shrank)."""
     if not _enforced(node):
         return Plan()
-    if not any(map(_reserves, {task.template for task in (world.bucket_on(node.id) or {}).values()})):
+    if not any(map(reserves, {task.template for task in (world.bucket_on(node.id) or {}).values()})):
         return Plan()  # the usual case, at little cost: many tasks have few templates
     # A node that says nothing of its size is not judged by it.
     cpus, memory = node.description.nano_cpus or _UNKNOWN, node.description.memory_bytes or _UNKNOWN
     changes: list[Change] = []
     reserving = [
-        task for task in world.tasks_on(node.id) if _reserves(task.template) and is_held(task.status.state)
+        task for task in world.tasks_on(node.id) if reserves(task.template) and is_held(task.status.state)
     ]
     for task in sorted(reserving, key=lambda one: (one.created_at, one.id)):
         asked = task.view.resources.reservations
@@ -79,7 +56,8 @@ def of_node(now: int, world: Snapshot, node: Node) -> Plan:
     return Plan(tuple(changes))
 
 
-def _reserves(template: str) -> bool:
+def reserves(template: str) -> bool:
+    """Whether tasks of the template reserve anything of their node."""
     asked = template_view(template).resources.reservations
     return bool(asked.nano_cpus or asked.memory_bytes)
 

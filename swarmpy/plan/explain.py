@@ -20,6 +20,7 @@ from swarmpy.plan.progress import progress
 from swarmpy.plan.promotion import PATIENCE, still_stopping, waiting
 from swarmpy.plan.restart import why_broken
 from swarmpy.plan.slots import Slot, new_task, slots_of
+from swarmpy.plan.survey import surveyed
 from swarmpy.plan.verdicts import Verdict, cpus, size, smallest_change, verdicts
 from swarmpy.state.snapshot import Snapshot
 
@@ -119,7 +120,7 @@ def of_service(world: Snapshot, service: Service) -> Explanation:
         summary += ": all is as it should be"
     return Explanation(
         "service", service.id, service.name, summary, world.at, reports, tuple(nodes), help_text,
-        (*_of_update(world, service), *_of_slots(world, service, slots), *_of_ports(world, service)),
+        (*_of_update(world, service, slots), *_of_slots(world, service, slots), *_of_ports(world, service)),
     )  # fmt: skip
 
 
@@ -131,17 +132,17 @@ def _shown(world: Snapshot, slot: Slot) -> list[Task]:
     return slot.live + stopping
 
 
-def _of_update(world: Snapshot, service: Service) -> list[str]:
+def _of_update(world: Snapshot, service: Service, slots: list[Slot]) -> list[str]:
     status = service.update
     if status is None or status.state in (rollout.COMPLETED, rollout.ROLLBACK_COMPLETED):
         return []
     if status.state in rollout.PAUSED:
         return [f"{status.message or 'the update is paused'}: it goes on with the next service update"]
     config = rollout.config_of(service)
-    seen = rollout.survey(world.at, world, service, config.delay)
+    seen = surveyed(world, service, slots).at(world.at, config.delay)
     pace = f"{config.parallelism} at a time" if config.parallelism else "all at once"
     return [
-        f"{status.message}: {len(seen.dirty)} slots to go, {len(seen.flying)} being renewed, "
+        f"{status.message}: {len(seen.dirty)} slots to go, {seen.flying} being renewed, "
         f"{len(seen.resting)} in the delay of {config.delay / SECOND:g} s ({pace}, {config.order})"
     ]
 

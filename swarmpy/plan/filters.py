@@ -7,7 +7,7 @@ tasks. What belongs here: one node against one task. What does not: choosing amo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -16,7 +16,6 @@ from swarmpy.model.objects import Description, Node, Task
 from swarmpy.model.specs import GenericResource, Platform, TaskTemplate, endpoint_view, template_view
 from swarmpy.plan import constraints
 from swarmpy.plan.slots import availability
-from swarmpy.state.snapshot import Snapshot
 
 HostPort = tuple[str, int]
 """(protocol, published port) of a port published in host mode."""
@@ -117,20 +116,10 @@ class Seat:
     services: dict[str, int] = field(default_factory=dict)
     """Active tasks on it by service."""
     ports: set[HostPort] = field(default_factory=set)
-    shared: bool = False
-    """Whether the collections are another seat's, which is not to be changed."""
-
-    def copy(self, rank: int) -> Seat:
-        """One like it, to be filled."""
-        return Seat(self.node, rank, self.cpus, self.memory, self.generic, self.ready, self.total,
-                    self.services, self.ports, shared=True)  # fmt: skip
 
     def hold(self, task: Task, need: Needs) -> None:
         """Account for a task that the node holds (assigned, not ended); it counts as active while it is
         wanted, and keeps its reservations and ports until it has ended."""
-        if self.shared:
-            self.generic, self.services, self.ports = dict(self.generic), dict(self.services), set(self.ports)
-            self.shared = False
         self.cpus -= need.cpus
         self.memory -= need.memory
         for kind, value in need.generic:
@@ -141,7 +130,7 @@ class Seat:
             self.services[task.service_id] = self.services.get(task.service_id, 0) + 1
 
     def release(self, task: Task, need: Needs) -> None:
-        """Undo `hold`, of a task without ports: which of them others hold too is not kept."""
+        """Undo `hold`, but for ports: which of them others hold too is not kept."""
         self.cpus += need.cpus
         self.memory += need.memory
         for kind, value in need.generic:
@@ -164,63 +153,6 @@ def seat_of(node: Node, rank: int, tasks: list[Task]) -> Seat:
         if is_held(task.status.state):
             seat.hold(task, needs_of(task))
     return seat
-
-
-def revise(seat: Seat, before: Mapping[str, Task], after: Mapping[str, Task]) -> bool:
-    """Bring the seat of a node that held `before` to what it holds now. False, with nothing done, where only
-    `seat_of` can tell. That costs what the node holds; this, what changed of it."""
-    left = [task for key, task in before.items() if after.get(key) is not task and is_held(task.status.state)]
-    came = [task for key, task in after.items() if before.get(key) is not task and is_held(task.status.state)]
-    if any(needs_of(task).ports for task in left):
-        return False
-    for task in left:
-        seat.release(task, needs_of(task))
-    for task in came:
-        seat.hold(task, needs_of(task))
-    return True
-
-
-KINDS = 500
-"""Kinds of needs for which the nodes that may take them are kept."""
-
-
-class Seats:
-    """Seats that were worked out before, kept while neither their node nor one of its tasks changed; and
-    which nodes may take what, kept while no node changed."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, tuple[Node, Mapping[str, Task] | None, Seat]] = {}
-        self._table: object = None
-        self._ranked: list[Node] = []
-        self._fit: dict[tuple[object, ...], list[int]] = {}
-
-    def of(self, world: Snapshot, rank_of: Callable[[str], str]) -> list[Seat]:
-        """Fresh seats for all nodes of the world, in the order of what `rank_of` says of their ids."""
-        if self._table is not world.nodes:
-            self._table, self._fit = world.nodes, {}
-            self._ranked = sorted(world.nodes, key=lambda node: rank_of(node.id))
-        before, self._known = self._known, {}
-        seats: list[Seat] = []
-        for rank, node in enumerate(self._ranked):
-            bucket = world.bucket_on(node.id)
-            known = before.get(node.id)
-            if known is None or known[0] is not node:
-                known = (node, bucket, seat_of(node, rank, world.tasks_on(node.id)))
-            elif known[1] is not bucket:
-                kept = known[2] if revise(known[2], known[1] or {}, bucket or {}) else None
-                known = (node, bucket, kept or seat_of(node, rank, world.tasks_on(node.id)))
-            self._known[node.id] = known
-            seats.append(known[2].copy(rank))
-        return seats
-
-    def fitting(self, need: Needs, seats: list[Seat]) -> list[Seat]:
-        """Those of the seats (which `of` gave last) that may take such a task if they have room."""
-        found = self._fit.get(need.static)
-        if found is None:
-            if len(self._fit) >= KINDS:
-                self._fit.clear()
-            found = self._fit[need.static] = [seat.rank for seat in seats if static_fit(need, seat)]
-        return [seats[rank] for rank in found]
 
 
 def is_ready(node: Node) -> bool:
@@ -346,12 +278,14 @@ def first_failing(need: Needs, seat: Seat, service_id: str) -> Filter | None:
     return None
 
 
-def reasons(need: Needs, seats: list[Seat], service_id: str) -> str:
-    """Why none of the nodes fits: the filters' sentences, most frequent first ("" without nodes)."""
-    counts = dict.fromkeys(range(len(FILTERS)), 0)
-    for seat in seats:
-        failing = first_failing(need, seat, service_id)
-        if failing is not None:
-            counts[FILTERS.index(failing)] += 1
-    found = sorted((place for place in counts if counts[place]), key=lambda place: (-counts[place], place))
+def sentence(counts: list[int]) -> str:
+    """Why none of the nodes fits, of how many fail each filter first: the filters' sentences, most frequent
+    first ("" without nodes)."""
+    found = sorted((place for place in range(len(FILTERS)) if counts[place]), key=lambda one: -counts[one])
     return "; ".join(FILTERS[place].sentence(counts[place]) for place in found)
+
+
+def why_not(need: Needs, seat: Seat, service_id: str) -> str:
+    """Why the one node cannot take the task ("" if it can)."""
+    failing = first_failing(need, seat, service_id)
+    return failing.sentence(1) if failing is not None else ""

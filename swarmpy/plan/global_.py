@@ -10,40 +10,30 @@ from swarmpy.model.lifecycle import Availability, TaskState
 from swarmpy.model.objects import Node, Service
 from swarmpy.plan import constraints
 from swarmpy.plan.policy import occupants
-from swarmpy.plan.slots import Slot, availability, is_job, new_task, retire, slots_of, stopped, usable
-from swarmpy.plan.types import Plan, merged
-from swarmpy.state.changes import Change, Put
+from swarmpy.plan.slots import Slot, availability, new_task, retire, stopped, usable
+from swarmpy.plan.types import NOTHING, Plan
+from swarmpy.state.changes import Put
 from swarmpy.state.snapshot import Snapshot
 
 
-def plan(now: int, world: Snapshot) -> Plan:
-    """All global services."""
-    return merged(of_service(now, world, service) for service in world.services)
-
-
-def of_service(now: int, world: Snapshot, service: Service) -> Plan:
-    """One global service: tasks for nodes that lack one, an end to those on nodes that do not fit."""
-    if not service.view.is_global or is_job(service):
-        return Plan()
-    slots = {slot.place: slot for slot in slots_of(world, service)}
-    changes: list[Change] = []
-    for node in world.nodes:
-        slot = slots.pop(node.id, None)
-        unfit = why_not(service, node)
-        if unfit:
-            changes += _ended(now, slot, f"node {node.hostname} {unfit}")
-        elif availability(node) == Availability.ACTIVE and (slot is None or not occupants(slot)):
-            # Where the node's last task is still stopping, the new one waits for it.
-            waits = slot is not None and any(not stopped(world, task) for task in slot.tasks)
-            task = new_task(
-                now, world, service, slot or node.id, why="global",
-                replaces=slot.newest.id if slot and waits else "",
-                desired=TaskState.READY if waits else TaskState.RUNNING,
-            )  # fmt: skip
-            changes.append(Put(task, f"global service {service.name} had no task on node {node.hostname}"))
-    for slot in slots.values():
-        changes += _ended(now, slot, f"node {slot.place} was removed from the cluster")
-    return Plan(tuple(changes))
+def of_place(now: int, world: Snapshot, service: Service, node_id: str, slot: Slot | None) -> Plan:
+    """One node: a task where it lacks one, an end to that of a node that does not fit. `slot`: the tasks that
+    it had, if any."""
+    node = world.nodes.get(node_id)
+    if node is None:
+        return _ended(now, slot, f"node {node_id} was removed from the cluster")
+    unfit = why_not(service, node)
+    if unfit:
+        return _ended(now, slot, f"node {node.hostname} {unfit}")
+    if availability(node) != Availability.ACTIVE or (slot is not None and occupants(slot)):
+        return NOTHING
+    # Where the node's last task is still stopping, the new one waits for it.
+    waits = slot is not None and any(not stopped(world, task) for task in slot.tasks)
+    task = new_task(
+        now, world, service, slot or node.id, why="global", replaces=slot.newest.id if slot and waits else "",
+        desired=TaskState.READY if waits else TaskState.RUNNING,
+    )  # fmt: skip
+    return Plan((Put(task, f"global service {service.name} had no task on node {node.hostname}"),))
 
 
 def why_not(service: Service, node: Node) -> str:
@@ -60,5 +50,5 @@ def wants(service: Service, node: Node | None) -> bool:
     return node is not None and not why_not(service, node)
 
 
-def _ended(now: int, slot: Slot | None, why: str) -> list[Change]:
-    return [Put(retire(task, now), why) for task in slot.live] if slot else []
+def _ended(now: int, slot: Slot | None, why: str) -> Plan:
+    return Plan(tuple(Put(retire(task, now), why) for task in slot.live)) if slot else NOTHING

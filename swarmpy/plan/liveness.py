@@ -12,7 +12,7 @@ from swarmpy.model.lifecycle import NodeState, TaskState, is_held
 from swarmpy.model.objects import Node, Task
 from swarmpy.model.specs import SECOND
 from swarmpy.plan.slots import with_state
-from swarmpy.plan.types import Plan, earliest
+from swarmpy.plan.types import NOTHING, Plan
 from swarmpy.state.changes import Change, Put
 from swarmpy.state.snapshot import Snapshot
 
@@ -55,33 +55,35 @@ def begin_term(began: int, world: Snapshot) -> list[Change]:
     return changes
 
 
-def plan(now: int, world: Snapshot) -> Plan:
-    """Silent nodes down; tasks of removed and of long lost nodes orphaned."""
+def of_node(now: int, world: Snapshot, node: Node) -> Plan:
+    """One node: down when it was silent for too long; what it held is lost when it was down for too long."""
+    allowed = silence_allowed(world, node.status.state)
+    if allowed is not None:
+        until = node.status.since + allowed
+        if now < until:
+            return Plan(wake_at=until)
+        orphans = now + ORPHAN_AFTER if world.has_tasks_on(node.id) else None
+        return Plan((_down(now, node, allowed),), orphans)
+    if node.status.state != NodeState.DOWN or not world.has_tasks_on(node.id):
+        return NOTHING
+    lost = [task for task in world.tasks_on(node.id) if is_held(task.status.state)]
+    until = node.status.since + ORPHAN_AFTER
+    if not lost or now < until:
+        return Plan(wake_at=until if lost else None)
+    why = f"node {node.hostname} was down for 24 hours"
+    return Plan(tuple(_orphaned(now, task, why) for task in lost))
+
+
+def of_removed(now: int, world: Snapshot) -> Plan:
+    """Tasks of removed nodes are orphaned."""
     changes: list[Change] = []
-    wakes: list[int] = []
-    for node in world.nodes:
-        allowed = silence_allowed(world, node.status.state)
-        if allowed is not None:
-            if now >= node.status.since + allowed:
-                changes.append(_down(now, node, allowed))
-                if world.has_tasks_on(node.id):
-                    wakes.append(now + ORPHAN_AFTER)
-            else:
-                wakes.append(node.status.since + allowed)
-        elif node.status.state == NodeState.DOWN and world.has_tasks_on(node.id):
-            lost = [task for task in world.tasks_on(node.id) if is_held(task.status.state)]
-            if lost and now >= node.status.since + ORPHAN_AFTER:
-                why = f"node {node.hostname} was down for 24 hours"
-                changes += [_orphaned(now, task, why) for task in lost]
-            elif lost:
-                wakes.append(node.status.since + ORPHAN_AFTER)
     for node_id in world.lost_nodes():
         changes += [
             _orphaned(now, task, "its node was removed from the cluster")
             for task in world.tasks_on(node_id)
             if task.status.state <= TaskState.RUNNING
         ]
-    return Plan(tuple(changes), earliest(wakes))
+    return Plan(tuple(changes))
 
 
 def _down(now: int, node: Node, allowed: int) -> Put:

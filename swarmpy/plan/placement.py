@@ -9,18 +9,19 @@ What does not belong here: what a node must have (filters.py), why it does not (
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Iterable
 
 import msgspec
 
-from swarmpy.model import ids
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.objects import Task, TaskStatus
 from swarmpy.model.specs import SECOND
-from swarmpy.plan import constraints, places
-from swarmpy.plan.filters import Needs, Seat, Seats, first_failing, needs, reasons, room_for
-from swarmpy.plan.types import Plan
+from swarmpy.plan import constraints
+from swarmpy.plan.filters import Needs, Seat, first_failing, needs, room_for, why_not
+from swarmpy.plan.roster import FAILURES
+from swarmpy.plan.seats import Seats
+from swarmpy.plan.types import NOTHING, Plan
+from swarmpy.plan.waiting import Crowd, Group, Waiting
 from swarmpy.state.changes import Change, Put
 from swarmpy.state.snapshot import Snapshot
 
@@ -31,48 +32,39 @@ MESSAGE_CONFIRMED = "scheduler confirmed task can run on preassigned node"
 MAX_FAILURES = 5
 FAILURE_WINDOW = 300 * SECOND
 
-Group = tuple[str, int, str, str]
-"""(service id, spec version, template, endpoint): tasks that are alike for placement."""
-Take = Callable[[Seat], bool]
-"""Called with a node that fits: puts one task there and says whether more nodes are wanted."""
+Take = Callable[[int], bool]
+"""Called with the rank of a node that fits: puts one task there and says whether more nodes are wanted."""
 Order = tuple[int, int, int, int]
 """(failures if many, tasks of the service, tasks, rank): smaller is better."""
 
 
 def plan(now: int, world: Snapshot, seats: Seats | None = None) -> Plan:
     """Every task that waits for a node gets one, or the reason why none fits. Tasks without their addresses
-    are not looked at: they have their reason already (addresses.py). `seats` spares working out
-    again what did not change since the last plan."""
-    ingress = world.ingress_network()
-    open_tasks = [
-        task for task in world.unplaced()
-        if task.desired <= TaskState.COMPLETE and places.settled(world, task, ingress)
-    ]  # fmt: skip
-    if not open_tasks:
-        return Plan()
+    are not looked at: they have their reason already (addresses.py). With `seats` only those who wait are
+    looked at for whom something changed since the last plan; it must have been told of all tasks that
+    changed."""
+    if seats is None:
+        seats = Seats()
+        seats.waiting.revise(((None, task) for task in world.unplaced()), world.ingress_network())
+    waiting, changed = seats.waiting, seats.settle(world)
+    if not waiting:
+        seats.forget()
+        return NOTHING
+    waiting.active |= waiting.of_kinds(seats.revise(changed))
+    waiting.restless |= waiting.given_on(seats.all[rank].node.id for rank in changed)
     board = Board(now, world, seats)
     changes: list[Change] = []
-    groups: dict[Group, list[Task]] = {}
-    for task in open_tasks:
-        if task.node_id:
-            changes += board.confirm(task)
-        else:
-            groups.setdefault(_group(task), []).append(task)
+    for task_id in sorted(waiting.restless):
+        changes += board.confirm(waiting.given[task_id])
     # First come, first served: a task that waits for room is not overtaken by younger ones for ever.
-    ages = {group: min(task.created_at for task in tasks) for group, tasks in groups.items()}
-    for group in sorted(groups, key=lambda group: (ages[group], group)):
-        changes += board.place(group, sorted(groups[group], key=lambda task: (task.slot, task.id)))
+    for group in _in_order(waiting, waiting.active):
+        changes += board.place(group, waiting.crowds[group])
     # Reasons are given when all is placed: one task's node may be another task's reason.
     return Plan((*changes, *board.left_waiting()))
 
 
-def _group(task: Task) -> Group:
-    return (task.service_id, task.spec_version, task.template, task.endpoint)
-
-
-@lru_cache(maxsize=200_000)
-def _shuffle(node_id: str) -> str:
-    return ids.derive("rank", node_id)
+def _in_order(waiting: Waiting, groups: Iterable[Group]) -> list[Group]:
+    return sorted(groups, key=lambda group: (waiting.crowds[group].oldest, group))
 
 
 class Board:
@@ -82,81 +74,113 @@ class Board:
     entry of a heap can only be too small: it is put back with its present count when it comes up.
     """
 
-    def __init__(self, now: int, world: Snapshot, seats: Seats | None = None) -> None:
+    def __init__(self, now: int, world: Snapshot, seats: Seats) -> None:
         self.now, self.world = now, world
-        self._kept = seats or Seats()
-        # The order of equals is by a hash: neither age nor name of a node attracts tasks.
-        self.seats = self._kept.of(world, _shuffle)
-        self.by_id = {seat.node.id: seat for seat in self.seats}
-        self._candidates: dict[tuple[object, ...], list[Seat]] = {}
+        self._kept, self.seats = seats, seats.all
         self._pools: dict[tuple[object, ...], list[tuple[int, int]]] = {}
-        self._left: list[tuple[list[Task], list[Seat], Needs]] = []
+        self._given: set[str] = set()
+        self._left: dict[Group, list[Task]] = {}
+        self._busy: set[Group] = set()
+        """Groups of which something is to be changed: what becomes of that is to be seen."""
 
     # ---- tasks whose node is given
 
     def confirm(self, task: Task) -> list[Change]:
         """A task of a global service: its node takes it, or it waits there with the reason."""
-        seat = self.by_id.get(task.node_id)
-        if seat is None:
+        rank = self._kept.ranks.get(task.node_id)
+        if rank is None:
             return []
         need = needs(task.template, task.endpoint)
-        failing = first_failing(need, seat, task.service_id)
-        if failing is not None:
-            self._left.append(([task], [seat], need))
+        if first_failing(need, self.seats[rank], task.service_id) is not None:
+            self._given.add(task.id)
             return []
-        return [self._assigned(task, seat, need, MESSAGE_CONFIRMED)]
+        return [self._assigned(task, rank, need, MESSAGE_CONFIRMED)]
 
     # ---- tasks that need one
 
-    def place(self, group: Group, tasks: list[Task]) -> list[Change]:
+    def place(self, group: Group, crowd: Crowd) -> list[Change]:
         """Place as many of the group's tasks as fit."""
-        service_id, spec_version, template, endpoint = group
-        need = needs(template, endpoint)
-        failures = self._failures(service_id, spec_version)
+        if self._kept.fits(crowd.kind) is False:
+            self._left[group] = list(crowd.tasks.values())
+            return []
+        service_id, spec_version, *_ = group
+        need, failures = crowd.need, self._failures(service_id, spec_version)
+        tasks = sorted(crowd.tasks.values(), key=lambda task: (task.slot, task.id))
         changes: list[Change] = []
 
-        def take(seat: Seat) -> bool:
-            changes.append(self._assigned(tasks[len(changes)], seat, need, MESSAGE_ASSIGNED))
+        def take(rank: int) -> bool:
+            changes.append(self._assigned(tasks[len(changes)], rank, need, MESSAGE_ASSIGNED))
             return len(changes) < len(tasks)
 
         if need.spread:
             _Tree(self, need, service_id, failures).fill(take)
         elif self._fill_fresh(need, service_id, failures, take):
             self._fill_heaped(need, service_id, failures, take)
+        if changes:
+            self._busy.add(group)
         if len(changes) < len(tasks):
-            self._left.append((tasks[len(changes) :], self.seats, need))
+            self._left[group] = tasks[len(changes) :]
         return changes
 
     def left_waiting(self) -> list[Change]:
-        """The tasks that fit nowhere, with the reasons."""
+        """The tasks that fit nowhere, with the reasons: also those that were not looked at, whose reason is
+        another now that the others are placed."""
+        waiting, drafted = self._kept.waiting, self._kept.drafted
         changes: list[Change] = []
-        for tasks, seats, need in self._left:
-            err = reasons(need, seats, tasks[0].service_id)
-            if not tasks[0].node_id:
-                err = f"no suitable node ({err})" if err else "no suitable node"
-            changes += self._pending(tasks, err)
+        # Who gets a node in this plan may not be on it in the next world: that is looked at again.
+        again = waiting.restless - self._given
+        for task_id in sorted(
+            self._given | waiting.given_on(self.seats[one].node.id for one in drafted) - again
+        ):
+            task = waiting.given[task_id]
+            need, seat = needs(task.template, task.endpoint), self.seats[self._kept.ranks[task.node_id]]
+            told = self._pending([task], why_not(need, seat, task.service_id))
+            changes += told
+            if told:
+                again.add(task_id)
+        waiting.restless = again
+        for group in waiting.of_kinds(self._kept.revise(drafted)) - self._busy:
+            self._left.setdefault(group, list(waiting.crowds[group].tasks.values()))
+        for group in _in_order(waiting, self._left):
+            changes += self._left_of(group, waiting.crowds[group])
+        waiting.active = self._busy
+        self._kept.forget()
         return changes
 
-    def candidates(self, need: Needs) -> list[Seat]:
-        """Nodes that may take such a task if they have room, by rank."""
-        found = self._candidates.get(need.static)
-        if found is None:
-            found = self._candidates[need.static] = self._kept.fitting(need, self.seats)
-        return found
+    def _left_of(self, group: Group, crowd: Crowd) -> list[Change]:
+        why = self._kept.reason(crowd.kind)
+        err = f"no suitable node ({why})" if why else "no suitable node"
+        if err != crowd.err:
+            crowd.err = err
+            crowd.odd.update(crowd.tasks)
+        odd = [task for task in self._left[group] if task.id in crowd.odd] if crowd.odd else []
+        changes = self._pending(sorted(odd, key=lambda task: (task.slot, task.id)), err)
+        if changes:
+            self._busy.add(group)
+        elif group not in self._busy:
+            crowd.odd.clear()
+        return changes
+
+    def fitting(self, need: Needs) -> list[int]:
+        """The ranks of nodes that may take such a task if they have room."""
+        return self._kept.fitting(need)
 
     def _fill_fresh(self, need: Needs, service_id: str, failures: dict[str, int], take: Take) -> bool:
         """Offer nodes without a task of the service, by their number of tasks: the usual case. The heap is
         kept from group to group, so a small group does not pay for the size of the cluster. Returns whether
         more nodes are wanted."""
+        fitting, seats = self.fitting(need), self.seats
+        if len(self.world.bucket(service_id) or ()) > len(fitting):
+            return True  # it may be on all of them, and they would be looked at in vain
         pool = self._pools.get(need.static)
         if pool is None:
-            pool = self._pools[need.static] = [(seat.total, seat.rank) for seat in self.candidates(need)]
+            pool = self._pools[need.static] = [(seats[rank].total, rank) for rank in fitting]
             heapq.heapify(pool)
         aside: list[int] = []
         more = True
         while more and pool:
             total, rank = heapq.heappop(pool)
-            seat = self.seats[rank]
+            seat = seats[rank]
             if seat.total != total:
                 heapq.heappush(pool, (seat.total, rank))
                 continue
@@ -164,21 +188,28 @@ class Board:
             if seat.services.get(service_id) or seat.node.id in failures:
                 continue
             if room_for(need, seat, service_id):
-                more = take(seat)
+                more = take(rank)
         for rank in aside:
-            heapq.heappush(pool, (self.seats[rank].total, rank))
+            heapq.heappush(pool, (seats[rank].total, rank))
         return more
 
     def _fill_heaped(self, need: Needs, service_id: str, failures: dict[str, int], take: Take) -> None:
         """Offer all nodes, best first, each as often as it has room."""
-        heap = [(order_of(seat, service_id, failures), seat.rank) for seat in self.candidates(need)]
+        seats = self.seats
+        if failures:
+            heap = [(order_of(seats[rank], service_id, failures), rank) for rank in self.fitting(need)]
+        else:
+            heap = [
+                ((0, seat.services.get(service_id, 0), seat.total, seat.rank), seat.rank)
+                for seat in map(seats.__getitem__, self.fitting(need))
+            ]
         heapq.heapify(heap)
         more = True
         while more and heap:
-            seat = self.seats[heap[0][1]]
-            if room_for(need, seat, service_id):
-                more = take(seat)
-                heapq.heapreplace(heap, (order_of(seat, service_id, failures), seat.rank))
+            rank = heap[0][1]
+            if room_for(need, seats[rank], service_id):
+                more = take(rank)
+                heapq.heapreplace(heap, (order_of(seats[rank], service_id, failures), rank))
             else:
                 heapq.heappop(heap)
 
@@ -186,21 +217,22 @@ class Board:
         """Recent failures of this version of the service, of the nodes with many of them."""
         counts: dict[str, int] = {}
         since = self.now - FAILURE_WINDOW
-        for task in (self.world.bucket(service_id) or {}).values():
-            if (task.status.state in (TaskState.FAILED, TaskState.REJECTED) and task.state_since > since
+        for task in self._kept.failed(self.world, service_id):
+            if (task.status.state in FAILURES and task.state_since > since
                     and task.spec_version == spec_version):  # fmt: skip
                 counts[task.node_id] = counts.get(task.node_id, 0) + 1
         return {node_id: count for node_id, count in counts.items() if count >= MAX_FAILURES}
 
     # ---- the changes
 
-    def _assigned(self, task: Task, seat: Seat, need: Needs, message: str) -> Put:
+    def _assigned(self, task: Task, rank: int, need: Needs, message: str) -> Put:
+        seat = self.seats[rank]
         before, total = seat.services.get(task.service_id, 0), seat.total
-        seat.hold(task, need)
         placed = msgspec.structs.replace(
             task, node_id=seat.node.id, state_since=self.now,
             status=TaskStatus(state=TaskState.ASSIGNED, at=self.now, message=message),
         )  # fmt: skip
+        self._kept.draft(placed, need)
         where = f"placed on node {seat.node.hostname}"
         if message == MESSAGE_CONFIRMED:
             return Put(placed, where)
@@ -244,7 +276,7 @@ class _Tree:
     def __init__(self, board: Board, need: Needs, service_id: str, failures: dict[str, int]) -> None:
         self.board, self.need, self.service_id, self.failures = board, need, service_id, failures
         self.root = _Branch()
-        fitting = {seat.rank for seat in board.candidates(need)}
+        fitting = set(board.fitting(need))
         for seat in board.seats:
             leaf = self._walk(seat, seat.services.get(service_id, 0))[-1]
             if seat.rank in fitting and room_for(need, seat, service_id):
@@ -258,10 +290,11 @@ class _Tree:
             best = self._best(self.root)
             if best is None:
                 return
-            seat = self.board.seats[best[1][1]]
-            more = take(seat)
+            rank = best[1][1]
+            more = take(rank)
+            seat = self.board.seats[rank]
             leaf = self._walk(seat, 1)[-1]
-            heapq.heapreplace(leaf.heap, (order_of(seat, self.service_id, self.failures), seat.rank))
+            heapq.heapreplace(leaf.heap, (order_of(seat, self.service_id, self.failures), rank))
 
     def _walk(self, seat: Seat, count: int) -> list[_Branch]:
         """The branches from the root to the node's leaf, each counting `count` more tasks."""

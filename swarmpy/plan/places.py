@@ -9,7 +9,6 @@ from functools import lru_cache
 
 from swarmpy.model.objects import Network, Service, Task
 from swarmpy.model.specs import EndpointSpec, NetworkAttachment, endpoint_view, template_view
-from swarmpy.state.snapshot import Snapshot
 
 PREDEFINED = frozenset({"bridge", "host", "none"})
 """Networks that every Engine has by itself: not the cluster's business."""
@@ -48,7 +47,7 @@ def of_task(task: Task, ingress: Network | None) -> list[NetworkAttachment]:
     return wanted
 
 
-def settled(world: Snapshot, task: Task, ingress: Network | None) -> bool:
+def settled(task: Task, ingress: Network | None) -> bool:
     """Whether the task has all its places, so that a node may take it."""
     wanted = _targets(task.template, task.endpoint, ingress.id if ingress is not None else "")
     return len(task.networks) == len(wanted) and all(
@@ -58,6 +57,6 @@ def settled(world: Snapshot, task: Task, ingress: Network | None) -> bool:
 
 @lru_cache(maxsize=20_000)
 def _targets(template: str, endpoint: str, ingress: str) -> tuple[str, ...]:
-    """`of_task` by the texts that it depends on: it is asked for every waiting task in every plan."""
+    """`of_task` by the texts that it depends on: it is asked for every task that waits."""
     targets = tuple(one.target for one in named(template_view(template).networks))
     return (*targets, ingress) if ingress and meshed(endpoint_view(endpoint)) else targets

@@ -11,8 +11,8 @@ import msgspec
 from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.objects import Service, Task
 from swarmpy.model.specs import SECOND
-from swarmpy.plan.slots import Slot, slots_of, stopped
-from swarmpy.plan.types import Plan, earliest, merged
+from swarmpy.plan.slots import Slot, stopped
+from swarmpy.plan.types import Plan, earliest
 from swarmpy.state.changes import Change, Put
 from swarmpy.state.snapshot import Snapshot
 
@@ -20,29 +20,19 @@ PATIENCE = 60 * SECOND
 """How long a replacement waits for the old task to stop, beyond its delay (SwarmKit: one minute)."""
 
 
-def plan(now: int, world: Snapshot) -> Plan:
-    """All services."""
-    plans = [of_service(now, world, service) for service in world.services]
-    return merged(plans)
-
-
-def of_service(now: int, world: Snapshot, service: Service) -> Plan:
-    """One service: waiting replacements start, or tell when to look again."""
+def of_slot(now: int, world: Snapshot, _service: Service, slot: Slot) -> Plan:
+    """One slot: a waiting replacement starts, or tells when to look again."""
     changes: list[Change] = []
     wakes: list[int] = []
-    bucket = (world.bucket(service.id) or {}).values()
-    if all(task.desired != TaskState.READY for task in bucket):
-        return Plan()
-    for slot in slots_of(world, service):
-        for task in slot.live:
-            if task.desired != TaskState.READY or task.status.state in TERMINAL:
-                continue
-            until, why = waiting(world, slot, task)
-            if now >= until:
-                started = msgspec.structs.replace(task, desired=TaskState.RUNNING)
-                changes.append(Put(started, f"task {task.name} may start: {why}"))
-            else:
-                wakes.append(until)
+    for task in slot.live:
+        if task.desired != TaskState.READY or task.status.state in TERMINAL:
+            continue
+        until, why = waiting(world, slot, task)
+        if now >= until:
+            started = msgspec.structs.replace(task, desired=TaskState.RUNNING)
+            changes.append(Put(started, f"task {task.name} may start: {why}"))
+        else:
+            wakes.append(until)
     return Plan(tuple(changes), earliest(wakes))
 
 

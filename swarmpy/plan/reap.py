@@ -7,44 +7,28 @@ from __future__ import annotations
 
 from swarmpy.model.lifecycle import TERMINAL, TaskState
 from swarmpy.model.objects import Service, Task
-from swarmpy.plan.slots import Slot, is_job, retire, slots_of
-from swarmpy.plan.types import Plan, merged
+from swarmpy.plan.slots import Slot, is_job, retire
+from swarmpy.plan.types import Plan
 from swarmpy.state.changes import Change, Delete, Put
 from swarmpy.state.snapshot import Snapshot
 
 
-def plan(now: int, world: Snapshot) -> Plan:
-    """All services, and what removed services left."""
-    return merged([*(of_service(now, world, service) for service in world.services), of_removed(now, world)])
-
-
-def of_removed(now: int, world: Snapshot) -> Plan:
-    """Tasks of removed services that are gone."""
-    return Plan(tuple(
-        change for service_id in world.orphan_services()
-        for task in world.tasks_of(service_id) for change in _gone(task)
-    ))  # fmt: skip
-
-
-def of_service(now: int, world: Snapshot, service: Service) -> Plan:
-    """One service: removed tasks that are gone, unassigned ones that nobody wants, surplus history."""
-    changes: list[Change] = []
-    bucket = (world.bucket(service.id) or {}).values()
-    unwanted = [task for task in bucket if task.desired > TaskState.RUNNING]
-    if not unwanted:
-        return Plan()
-    for task in sorted(unwanted, key=lambda one: one.id):
-        changes += _gone(task)
-        if task.desired == TaskState.SHUTDOWN and task.status.state < TaskState.ASSIGNED:
-            changes.append(Put(retire(task, now), f"task {task.name} is no longer wanted"))
+def of_slot(now: int, world: Snapshot, service: Service | None, slot: Slot) -> Plan:
+    """One slot: removed tasks that are gone, unassigned ones that nobody wants, surplus history. Of a removed
+    service (None) there is but what is to be removed."""
+    changes = [change for task in slot.leaving for change in _gone(task)]
+    if service is None or not slot.tasks:
+        return Plan(tuple(changes))
+    changes += [
+        Put(retire(task, now), f"task {task.name} is no longer wanted") for task in slot.tasks
+        if task.desired == TaskState.SHUTDOWN and task.status.state < TaskState.ASSIGNED
+    ]  # fmt: skip
     limit = world.cluster.view.history_limit if world.cluster else 5
     if limit >= 0 and not is_job(service):
-        for slot in slots_of(world, service):
-            kept = max(limit, kept_for_policy(slot))
-            changes += [
-                Delete("task", task.id, f"only {kept} tasks are kept per slot")
-                for task in _surplus(slot, kept)
-            ]
+        kept = max(limit, kept_for_policy(slot))
+        changes += [
+            Delete("task", task.id, f"only {kept} tasks are kept per slot") for task in _surplus(slot, kept)
+        ]
     return Plan(tuple(changes))
 
 

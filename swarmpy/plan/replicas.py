@@ -6,80 +6,65 @@ rollout.py), choosing nodes (placement.py), deleting tasks (reap.py).
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection, Set
 from itertools import islice
 
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.objects import Service
-from swarmpy.plan.policy import occupants
-from swarmpy.plan.slots import Slot, is_job, leaving, new_task, replicas_of, retire, slots_of, stopped
-from swarmpy.plan.types import Plan, merged
+from swarmpy.plan.roster import Homes, Roster
+from swarmpy.plan.slots import Place, Slot, is_job, new_task, replicas_of, retire, stopped
+from swarmpy.plan.types import NOTHING, Plan
 from swarmpy.state.changes import Change, Put
 from swarmpy.state.snapshot import Snapshot
 
 ADDED = 1000
-"""Slots that one plan adds to a service, and takes from removed ones, at most; the next follow at once. One
-batch holds no more, and a leader that works out tens of thousands each time only to commit the first of them
-is silent for too long."""
+"""Slots that one plan adds to a service, or takes from one, at most; the next follow at once. One batch holds
+no more, and a leader that works out tens of thousands each time only to commit the first of them is silent
+for too long."""
 
 
-def plan(now: int, world: Snapshot) -> Plan:
-    """All replicated services, and what removed services left."""
-    return merged([*(of_service(now, world, service) for service in world.services), of_removed(now, world)])
-
-
-def of_removed(now: int, world: Snapshot) -> Plan:
-    """Tasks of removed services are to be removed."""
-    removed = tuple(islice((
+def of_removed(now: int, slot: Slot) -> Plan:
+    """The tasks of one place of a removed service are to be removed."""
+    return Plan(tuple(
         Put(retire(task, now, TaskState.REMOVE), f"service {task.service_name} was removed")
-        for service_id in world.orphan_services()
-        for task in world.tasks_of(service_id)
-        if task.desired < TaskState.REMOVE
-    ), ADDED))  # fmt: skip
-    return Plan(removed, now if len(removed) == ADDED else None)
+        for task in slot.tasks
+    ))  # fmt: skip
 
 
-def of_service(now: int, world: Snapshot, service: Service) -> Plan:
-    """One service: slots added from the lowest free number, or removed in Swarm's order."""
+def of_service(now: int, world: Snapshot, service: Service, roster: Roster, most: int = ADDED) -> Plan:
+    """One service: at most so many slots added from the lowest free number, or removed in Swarm's order."""
     if service.view.is_global or is_job(service):
-        return Plan()
+        return NOTHING
     wanted = replicas_of(service)
-    filled: list[Slot] = []
-    history: list[Slot] = []
-    for slot in slots_of(world, service):
-        (filled if occupants(slot) else history).append(slot)
+    excess = len(roster.filled) - wanted
     changes: list[Change] = []
-    wake_at: int | None = None
-    if len(filled) > wanted:
+    if excess > 0:
         why = f"service {service.name} was scaled down to {wanted}"
-        for slot in _victims(filled, len(filled) - wanted):
-            changes += _removed(now, slot, why)
-    elif len(filled) < wanted:
-        missing = wanted - len(filled)
-        changes += _added(now, world, service, filled, history, min(missing, ADDED))
-        wake_at = now if missing > ADDED else None
-    for slot in history:
-        if isinstance(slot.place, int) and slot.place > wanted:
-            changes += _removed(now, slot, f"slot {slot.place} of service {service.name} is no longer used")
-    return Plan(tuple(changes), wake_at)
+        for place in victims(roster, min(excess, most)):
+            changes += _removed(now, roster.slots[place], why)
+    else:
+        roster.forget_homes()
+    if excess < 0:
+        changes += _added(now, world, service, roster, min(-excess, most))
+    for place in sorted(roster.vacant):
+        if isinstance(place, int) and place > wanted:
+            why = f"slot {place} of service {service.name} is no longer used"
+            changes += _removed(now, roster.slots[place], why)
+    return Plan(tuple(changes), now if abs(excess) > most else None)
 
 
-def _added(
-    now: int, world: Snapshot, service: Service, filled: list[Slot], history: list[Slot], count: int
-) -> list[Change]:
-    taken = {slot.place for slot in filled}
-    before = {slot.place: slot for slot in history}
+def _added(now: int, world: Snapshot, service: Service, roster: Roster, count: int) -> list[Change]:
     why = f"service {service.name} wants {replicas_of(service)} replicas"
     changes: list[Change] = []
-    removed = leaving(world, service)
-    number = 0
-    while len(changes) < count:
-        number += 1
-        if number in taken:
-            continue
+    for number in islice(roster.free(), count):
+        slot = roster.slots.get(number)
+        old = slot if slot is not None and slot.tasks else None
         # Where the slot's last task is still stopping, the new one waits for it; it may be one that an
         # earlier scaling down removed.
-        old, gone = before.get(number), removed.get(number)
-        waits_for = gone.id if gone is not None else ""
+        waits_for = next(
+            (task.id for task in reversed(slot.leaving) if not stopped(world, task)), ""
+        ) if slot is not None else ""  # fmt: skip
         if old is not None and any(not stopped(world, task) for task in old.tasks):
             waits_for = old.newest.id
         task = new_task(
@@ -94,25 +79,39 @@ def _removed(now: int, slot: Slot, why: str) -> list[Change]:
     return [Put(retire(task, now, TaskState.REMOVE), why) for task in slot.tasks]
 
 
-def _victims(slots: list[Slot], count: int) -> list[Slot]:
-    """The slots to give up: first those that are on no node yet or in the middle of a change, then those
-    on the nodes that have most copies, then those that do not run, then the highest."""
-    by_health = sorted(slots, key=lambda slot: (not _runs(slot), slot.place))
-    copies: dict[str, int] = {}
-    ranked: list[tuple[int, int, Slot]] = []
-    for place, slot in enumerate(by_health):
-        node = _sole_node(slot)
-        if node:
-            copies[node] = copies.get(node, 0) + 1
-        ranked.append((copies[node] if node else len(slots) + 1, place, slot))
-    ranked.sort(key=lambda entry: entry[:2])
-    return [slot for _, _, slot in ranked[len(ranked) - count :]]
+def victims(roster: Roster, count: int) -> list[Place]:
+    """The places to give up: first those that are on no node yet or in the middle of a change, then those on
+    the nodes that have most copies, then those that do not run, then the highest. Best first."""
+    homes = roster.homes()
+    nowhere = roster.filled.difference(*homes.nodes.values())
+    ranked: list[Place] = list(reversed(_by_health(nowhere, homes.idle)))[:count]  # the first to go first
+    if len(ranked) < count:
+        levels = _highest(homes, count - len(ranked))
+        for copies in sorted(levels, reverse=True):
+            ranked += reversed(_by_health(levels[copies], homes.idle))
+    return ranked[:count][::-1]
 
 
-def _sole_node(slot: Slot) -> str:
-    live = slot.live
-    return live[0].node_id if len(live) == 1 else ""
+def _highest(homes: Homes, count: int) -> dict[int, list[Place]]:
+    """At least so many places (or all), those whose nodes have most copies: by how many healthier copies
+    their nodes have."""
+    sizes = Counter(map(len, homes.nodes.values()))
+    least, more, found = max(sizes, default=0), 0, 0
+    while least > 0 and found < count:
+        more += sizes[least]  # nodes that have as many copies, or more
+        found += more
+        least -= 1
+    levels: dict[int, list[Place]] = {}
+    for places in homes.nodes.values():
+        if len(places) > least:
+            ordered = _by_health(places, homes.idle)
+            for copies in range(least, len(places)):
+                levels.setdefault(copies, []).append(ordered[copies])
+    return levels
 
 
-def _runs(slot: Slot) -> bool:
-    return any(task.status.state == TaskState.RUNNING for task in slot.live)
+def _by_health(places: Collection[Place], idle: Set[Place]) -> list[Place]:
+    """Those that run first, then by number."""
+    if idle.isdisjoint(places):
+        return sorted(places)
+    return sorted(places, key=lambda place: (place in idle, place))

@@ -11,39 +11,35 @@ from swarmpy.model.objects import Node, Service, Task
 from swarmpy.plan.enforcer import MESSAGE_ENFORCED
 from swarmpy.plan.global_ import wants
 from swarmpy.plan.policy import may_restart
-from swarmpy.plan.slots import Slot, is_active, is_job, new_task, retire, slots_of, usable
-from swarmpy.plan.types import Plan, earliest, merged
+from swarmpy.plan.slots import Slot, is_active, new_task, retire, usable
+from swarmpy.plan.types import NOTHING, Plan
 from swarmpy.state.changes import Change, Put
 from swarmpy.state.snapshot import Snapshot
 
 
-def plan(now: int, world: Snapshot) -> Plan:
-    """All services."""
-    return merged(of_service(now, world, service) for service in world.services)
+def of_slot(now: int, world: Snapshot, service: Service, slot: Slot) -> Plan:
+    """One slot: broken tasks are shut down, and replaced where nothing else lives."""
+    live = slot.live
+    broken = [task for task in live if is_broken(world, task)]
+    early = [task.not_before for task in broken if _ended_early(now, task)]
+    if early:
+        return Plan(wake_at=max(early))
+    if not broken or (service.view.is_global and _frozen(world, service, str(slot.place))):
+        return NOTHING
+    changes: list[Change] = [
+        Put(retire(task, now), f"task {task.name} is over: {why_broken(world, task)}") for task in broken
+    ]
+    # The slot's last task decides, as it does on whether the slot counts as filled (policy.occupants).
+    if len(broken) == len(live) and may_restart(slot, slot.newest):
+        changes.append(_replacement(now, world, service, slot, broken[-1]))
+    return Plan(tuple(changes))
 
 
-def of_service(now: int, world: Snapshot, service: Service) -> Plan:
-    """One service: in each slot, broken tasks are shut down, and replaced where nothing else lives."""
-    if is_job(service):
-        return Plan()
-    changes: list[Change] = []
-    wakes: list[int] = []
-    for slot in slots_of(world, service):
-        live = slot.live
-        broken = [task for task in live if why_broken(world, task)]
-        early = [task.not_before for task in broken if _ended_early(now, task)]
-        if early:
-            wakes.append(max(early))
-            continue
-        if not broken or (service.view.is_global and _frozen(world, service, str(slot.place))):
-            continue
-        changes += [
-            Put(retire(task, now), f"task {task.name} is over: {why_broken(world, task)}") for task in broken
-        ]
-        # The slot's last task decides, as it does on whether the slot counts as filled (policy.occupants).
-        if len(broken) == len(live) and may_restart(slot, slot.newest):
-            changes.append(_replacement(now, world, service, slot, broken[-1]))
-    return Plan(tuple(changes), earliest(wakes))
+def is_broken(world: Snapshot, task: Task) -> bool:
+    """Whether the task cannot go on where it is: it has ended, or its node is lost or drained."""
+    if task.status.state in TERMINAL:
+        return True
+    return bool(task.node_id) and not usable(world.nodes.get(task.node_id))
 
 
 def _ended_early(now: int, task: Task) -> bool:
@@ -54,12 +50,12 @@ def _ended_early(now: int, task: Task) -> bool:
 
 def why_broken(world: Snapshot, task: Task) -> str:
     """Why the task cannot go on where it is ("" if it can)."""
+    if not is_broken(world, task):
+        return ""
     if task.status.state in TERMINAL:
         detail = f" ({task.status.err})" if task.status.err else ""
         return f"it is {task.status.state.word}{detail}"
     node = world.nodes.get(task.node_id)
-    if not task.node_id or usable(node):
-        return ""
     if node is None:
         return "its node was removed"
     return f"node {node.hostname} is {'down' if node.status.state == NodeState.DOWN else 'drained'}"

@@ -8,7 +8,6 @@ What does not: when to do so (replicas, global_, restart, rollout), where it run
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import lru_cache
 
 import msgspec
@@ -16,7 +15,7 @@ import msgspec
 from swarmpy.model import ids
 from swarmpy.model.lifecycle import TERMINAL, Availability, NodeState, TaskState
 from swarmpy.model.objects import Node, Service, Task, TaskStatus
-from swarmpy.model.specs import compact, endpoint_view, service_view, template_view
+from swarmpy.model.specs import compact, endpoint_view, service_view
 from swarmpy.plan import constraints
 from swarmpy.state.snapshot import Snapshot
 
@@ -27,8 +26,7 @@ Place = int | str
 """A slot number, or a node id for global services."""
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(msgspec.Struct, frozen=True, gc=False):
     """The tasks of one place, oldest first; those that are to be removed are kept apart, in `leaving`."""
 
     place: Place
@@ -67,28 +65,23 @@ def slots_of(world: Snapshot, service: Service) -> list[Slot]:
     """The service's slots, by place."""
     is_global = service.view.is_global
     places: dict[Place, list[Task]] = {}
-    gone: dict[Place, list[Task]] = {}
     for task in (world.bucket(service.id) or {}).values():
-        kept = places if task.desired < TaskState.REMOVE else gone
-        kept.setdefault(task.node_id if is_global else task.slot, []).append(task)
+        places.setdefault(task.node_id if is_global else task.slot, []).append(task)
     # All places of a service are of one kind, so they compare.
-    return [Slot(place, _by_age(places[place]), _by_age(gone.get(place, []))) for place in sorted(places)]
+    slots = (slot_of(place, places[place]) for place in sorted(places))
+    return [slot for slot in slots if slot.tasks]
 
 
-def leaving(world: Snapshot, service: Service) -> dict[int, Task]:
-    """By slot number, the youngest task that is to be removed but may still run."""
-    found: dict[int, Task] = {}
-    removed = [task for task in (world.bucket(service.id) or {}).values() if task.desired == TaskState.REMOVE]
-    for task in _by_age(removed):
-        if not stopped(world, task):
-            found[task.slot] = task
-    return found
-
-
-def _by_age(tasks: list[Task]) -> tuple[Task, ...]:
+def slot_of(place: Place, tasks: list[Task]) -> Slot:
+    """The slot that the tasks make."""
     if len(tasks) == 1:
-        return (tasks[0],)
-    return tuple(sorted(tasks, key=lambda task: (task.created_at, task.id)))
+        [task] = tasks
+        return Slot(place, (task,)) if task.desired < TaskState.REMOVE else Slot(place, (), (task,))
+    tasks = sorted(tasks, key=lambda task: (task.created_at, task.id))
+    return Slot(
+        place, tuple(task for task in tasks if task.desired < TaskState.REMOVE),
+        tuple(task for task in tasks if task.desired >= TaskState.REMOVE),
+    )  # fmt: skip
 
 
 def stopped(world: Snapshot, task: Task) -> bool:
@@ -171,15 +164,23 @@ def is_dirty(service: Service, task: Task, node: Node | None) -> bool:
     """
     if task.spec_version == service.spec_version:
         return False
-    template, endpoint = spec_parts(service.spec)
-    same, same_but_placement = _compare(task.template, template)
-    if endpoint_view(task.endpoint) != endpoint_view(endpoint):
+    dirty = dirtiness(service, task.template, task.endpoint)
+    if dirty is None:
+        return node is None or not constraints.satisfied(
+            service.view.task_template.placement.constraints, node
+        )
+    return dirty
+
+
+def dirtiness(service: Service, template: str, endpoint: str) -> bool | None:
+    """`is_dirty` of a task of an older version with that template and endpoint; None: its node decides."""
+    wanted, port = spec_parts(service.spec)
+    same, same_but_placement = _compare(template, wanted)
+    if endpoint_view(endpoint) != endpoint_view(port):
         return True
     if same:
         return False
-    if not same_but_placement or node is None:
-        return True
-    return not constraints.satisfied(template_view(template).placement.constraints, node)
+    return None if same_but_placement else True
 
 
 @lru_cache(maxsize=20_000)

@@ -18,6 +18,9 @@ class Plan:
     wake_at: int | None = None
 
 
+NOTHING = Plan()
+
+
 def merged(plans: Iterable[Plan]) -> Plan:
     """Several plans as one: all changes in order, the earliest instant."""
     every = list(plans)

@@ -74,6 +74,7 @@ from swarmpy.ports.fabric import (
 )
 from swarmpy.ports.log import (
     AmbiguousError,
+    Image,
     Log,
     LogError,
     LogRole,
@@ -122,6 +123,7 @@ __all__ = [
     "Guard",
     "GuardTable",
     "Heard",
+    "Image",
     "InitRequest",
     "Instant",
     "JoinRequest",

@@ -53,7 +53,7 @@ class Disk(Protocol):
     def write(self, path: str, data: bytes) -> None:
         """Replace the file's content in place (not atomic); see `replace`."""
 
-    def replace(self, path: str, data: bytes) -> None:
+    def replace(self, path: str, data: bytes | bytearray) -> None:
         """Atomically and durably replace: temporary file, sync, rename, sync of the folder."""
 
     def truncate(self, path: str, size: int) -> None:

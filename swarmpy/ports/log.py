@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
+Image = bytes | bytearray | memoryview
+"""A machine's saved state. Large ones are never copied in one call: nothing else of the process would run."""
+
 
 class Machine(Protocol):
     """The deterministic state machine that a replicated log drives. Nothing here may raise for bad
@@ -15,12 +18,13 @@ class Machine(Protocol):
     def apply(self, index: int, entry: bytes) -> Any:
         """Apply the committed entry at `index`; the return value reaches the proposer."""
 
-    def save(self) -> Callable[[], bytes]:
+    def save(self) -> Callable[[], Image]:
         """Capture the present state at once (cheap); the returned function encodes it, and may run in
         another thread while `apply` goes on."""
 
-    def load(self, image: bytes) -> None:
-        """Replace the state by a saved one. Raises ValueError when the image is not one."""
+    def load(self, image: Image) -> Callable[[], None]:
+        """Decode a saved state, changing nothing (slow; may run in another thread); the returned function
+        replaces the present state by it at once. Raises ValueError when the image is not one."""
 
 
 class LogRole(Enum):

@@ -165,6 +165,26 @@ def _stale_read() -> list[Patch]:
     return [(Core, "read", read)]
 
 
+@bug("install-late", "a snapshot that is ready is taken over, whatever was committed meanwhile",
+     faults=("slow-disk", "slow-link", "kill-leader"))  # fmt: skip
+def _install_late() -> list[Patch]:
+    def install(self: Any, arrived: Any, snapshot: Any, take: Callable[[], None]) -> None:
+        take()
+        self.log.reset_to_snapshot(snapshot.index, snapshot.term)
+        self.commit_index = self.applied_index = snapshot.index
+
+    return [(Core, "install", install)]
+
+
+@bug("install-unsaved", "a received snapshot is taken over before it is on the disk")
+def _install_unsaved() -> list[Patch]:
+    async def install(self: Any, arrived: Any) -> None:
+        snapshot = arrived.opened()
+        self.post(partial(self.core.install, arrived, snapshot, self.core.machine.load(snapshot.image)))
+
+    return [(Engine, "_install", install)]
+
+
 @bug("votes-for-anybody", "votes are given without looking at the candidate's log", faults=NET)
 def _votes_for_anybody() -> list[Patch]:
     ask = Core.on_request_vote

@@ -21,7 +21,7 @@ from swarmpy.model.errors import Refusal
 from swarmpy.model.lifecycle import NodeState
 from swarmpy.node.node import Node
 from swarmpy.plan.container import TASK_LABEL
-from swarmpy.ports import Control, InitRequest, JoinRequest, Log, LogRole, Machine, Peer
+from swarmpy.ports import Control, Image, InitRequest, JoinRequest, Log, LogRole, Machine, Peer
 from swarmpy.sim.consensus import Outcome
 from swarmpy.sim.containers import Container
 from swarmpy.sim.history import check_indexed
@@ -39,8 +39,9 @@ from swarmpy.sim.stage import Box, Stage, Violation
 from swarmpy.sim.tools import SimTools, repeatable_pki
 from swarmpy.sim.workload import Workload
 from swarmpy.state.changes import Batch
-from swarmpy.state.snapshot import Snapshot, save
-from swarmpy.state.snapshot import load as load_world
+from swarmpy.state.image import load as load_world
+from swarmpy.state.image import save
+from swarmpy.state.snapshot import Snapshot
 
 FORM = 60.0
 """Virtual seconds within which the cluster forms."""
@@ -160,11 +161,16 @@ class Cluster:
                 raise
             return accepted
 
-        def loaded(image: bytes) -> None:
-            load(image)
-            if machine.world.version:
-                digest = hashlib.blake2b(save(load_world(image)), digest_size=12).digest()
-                self.watch.saw_loaded(box.name, machine.world.version, digest)
+        def loaded(image: Image) -> Callable[[], None]:
+            take = load(image)
+
+            def taken() -> None:
+                take()
+                if machine.world.version:
+                    digest = hashlib.blake2b(save(load_world(image)), digest_size=12).digest()
+                    self.watch.saw_loaded(box.name, machine.world.version, digest)
+
+            return taken
 
         async def started() -> None:
             await start()

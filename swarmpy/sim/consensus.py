@@ -62,7 +62,7 @@ class Consensus:
         self.clients = clients
         self.settings = RaftSettings(
             snapshot_entries=chance.choice((20, 50, 200, 10_000)), keep_entries=chance.choice((0, 5, 50)),
-            chunk=chance.choice((64, 4096)),
+            chunk=chance.choice((64, 4096)), apply_entries=chance.choice((1, 3, 1000)),
         )  # fmt: skip
         self.watch = RaftWatch(stage)
         self.history: list[Op] = []
@@ -155,7 +155,7 @@ class Consensus:
             await self._operate(number, f"c{number}-{count}", chance)
 
     async def _operate(self, number: int, request: str, chance: Any) -> None:
-        up = [box for box in self.stage.up if "log" in box.program_state]
+        up = [box for box in self.stage.up if _serves(box)]
         if not up:
             return
         leading = [box for box in up if box.leads()]  # a deposed one may not know it yet
@@ -169,10 +169,10 @@ class Consensus:
         for _ in range(tries):
             work = self._read(box, op) if kind == "read" else self._write(box, op, request)
             await self._inside(box, work, op)
-            if op.ok is not None or not box.running:
+            if op.ok is not None or not _serves(box):
                 break
         self.history.append(op)
-        if op.ok and kind != "read" and box.running and chance.random() < 0.1:
+        if op.ok and kind != "read" and _serves(box) and chance.random() < 0.1:
             again = Op(number, kind, key, op.began, value=request, expected=op.expected)
             await self._inside(box, self._write(box, again, request), again)
 
@@ -318,3 +318,8 @@ async def _quietly(work: Coroutine[Any, Any, Any]) -> None:
         await work
     except (LogError, MembershipError):
         return
+
+
+def _serves(box: Box) -> bool:
+    """Whether its program runs, and is past its start: one that a client asks again may have begun anew."""
+    return box.running and "log" in box.program_state

@@ -246,13 +246,13 @@ class SimDisk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         self._after("write", path)
 
-    def replace(self, path: str, data: bytes) -> None:
+    def replace(self, path: str, data: bytes | bytearray) -> None:
         """Temporary file, sync, rename, sync of the folder: may die between any two."""
         aside = path + ".tmp"
         if aside in self._platter.live:
             self.unlink(aside)
         try:
-            self.append(aside, data)
+            self.append(aside, bytes(data))
             self.sync(aside)
         except OSError:
             self.unlink(aside)

@@ -218,6 +218,8 @@ class RaftWatch:
                 self._confirmed[host] = index
             if self._acks.random() < 0.02:
                 self._check_ack(host, index)
+        elif kind == "append_entries" and self._acks.random() < 0.01:
+            self._check_term(host, body["term"])
 
     def _durable(self, host: str) -> tuple[Box, Any]:
         """What would be found on this machine's disk after the unluckiest power cut now."""
@@ -229,6 +231,11 @@ class RaftWatch:
         box, image = self._durable(host)
         if image.term < term or (image.term == term and image.vote is None):
             self.stage.violate("vote-durable", f"{box.name} voted in term {term} before that was on its disk")
+
+    def _check_term(self, host: str, term: int) -> None:
+        box, image = self._durable(host)
+        if image.term < term:
+            self.stage.violate("term-durable", f"{box.name} leads in term {term} before that was on its disk")
 
     def _check_ack(self, host: str, index: int) -> None:
         box, image = self._durable(host)

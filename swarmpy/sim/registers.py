@@ -12,6 +12,8 @@ from typing import Any
 
 import msgpack
 
+from swarmpy.ports import Image
+
 Seen = Callable[[int, bytes, bytes], None]
 """Told of each applied entry: (index, entry, digest of everything so far)."""
 
@@ -58,10 +60,15 @@ class Registers:
 
         return encode
 
-    def load(self, image: bytes) -> None:
-        """Replace the state."""
+    def load(self, image: Image) -> Callable[[], None]:
+        """Decode now, replace the state later."""
         try:
-            self.index, self.digest, self.values, self.answers = msgpack.unpackb(image)
+            index, digest, values, answers = msgpack.unpackb(image)
         except (ValueError, TypeError) as error:
             raise ValueError("not an image of registers") from error
-        self._loaded(self.index, self.digest)
+
+        def take() -> None:
+            self.index, self.digest, self.values, self.answers = index, digest, values, answers
+            self._loaded(index, digest)
+
+        return take

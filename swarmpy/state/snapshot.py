@@ -7,55 +7,20 @@ What does not belong here: any decision (plan/), any I/O.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, cast
 
 import msgspec
 
-from swarmpy.model import codec
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.objects import AnyObject, Cluster, Guest, Network, Node, Object, Service, Task, kind_of
 from swarmpy.state.changes import Batch, Change, Put, Request
-
-O = TypeVar("O", bound=Object)  # noqa: E741  the customary letter for an object
+from swarmpy.state.rows import Edit
+from swarmpy.state.table import O, Table
 
 REQUESTS_KEPT = 10_000
 """How many answered requests are remembered for their retries."""
-
-
-@dataclass(frozen=True, slots=True)
-class Table(Generic[O]):
-    """Objects of one kind by id."""
-
-    rows: Mapping[str, O] = field(default_factory=dict)
-
-    def get(self, key: str) -> O | None:
-        """The object with that full id."""
-        return self.rows.get(key)
-
-    def __getitem__(self, key: str) -> O:
-        return self.rows[key]
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[O]:
-        """Objects by id."""
-        rows = self.rows
-        return (rows[key] for key in sorted(rows))
-
-
-def differing(old: Table[O], new: Table[O]) -> set[str]:
-    """Ids of all objects that are not the same in both tables."""
-    if old is new:
-        return set()
-    before, after = old.rows, new.rows
-    changed = {key for key, item in after.items() if before.get(key) is not item}
-    return changed | (before.keys() - after.keys())
 
 
 Index = Mapping[str, Mapping[str, O]]
@@ -128,7 +93,7 @@ class Snapshot:
 
     def lost_nodes(self) -> list[str]:
         """Ids of nodes that are no longer members but still have tasks, sorted."""
-        return sorted(key for key in self._by_node if key not in self.nodes)
+        return sorted(self._by_node.keys() - self.nodes.rows.keys())
 
     def unplaced(self) -> list[Task]:
         """Tasks that are not yet assigned (observed state before ASSIGNED), by id."""
@@ -146,7 +111,7 @@ class Snapshot:
 
     def orphan_services(self) -> list[str]:
         """Ids of removed services that still have tasks, sorted."""
-        return sorted(key for key in self._by_service if key not in self.services)
+        return sorted(self._by_service.keys() - self.services.rows.keys())
 
     def object(self, kind: str, key: str) -> AnyObject | None:
         """The object of a kind by id."""
@@ -170,50 +135,81 @@ class Snapshot:
 
 
 class _Buckets(Generic[O]):
-    """An index being changed: each bucket is copied once, on its first change."""
+    """An index being changed."""
 
     __slots__ = ("base", "own")
 
     def __init__(self, base: Index[O]) -> None:
         self.base = base
-        self.own: dict[str, dict[str, O]] = {}
+        self.own: dict[str, Edit[O]] = {}
 
-    def __getitem__(self, key: str) -> dict[str, O]:
+    def __getitem__(self, key: str) -> Edit[O]:
         bucket = self.own.get(key)
         if bucket is None:
-            bucket = self.own[key] = dict(self.base.get(key, ()))
+            bucket = self.own[key] = Edit(self.base.get(key, {}))
         return bucket
 
     def result(self) -> Index[O]:
         """The index with its changes; empty buckets go."""
         if not self.own:
             return self.base
-        merged = {**self.base, **self.own}
-        for key, bucket in self.own.items():
-            if not bucket:
-                del merged[key]
-        return merged
+        merged = Edit(self.base)
+        for key, edit in self.own.items():
+            bucket = edit.done()
+            if bucket:
+                merged[key] = bucket
+            else:
+                merged.pop(key)
+        return merged.done()
+
+
+class _Rows(Generic[O]):
+    """A table being changed."""
+
+    __slots__ = ("base", "keys", "rows")
+
+    def __init__(self, base: Table[O]) -> None:
+        self.base, self.rows = base, Edit(base.rows)
+        self.keys: list[str] = []
+
+    def put(self, item: O, *, fresh: bool) -> None:
+        """Add the object, or replace it."""
+        self.keys.append(item.id)
+        self.rows.put(item.id, item, fresh=fresh)
+
+    def pop(self, key: str) -> O | None:
+        """Remove the object and return it; None where there is none."""
+        self.keys.append(key)
+        return self.rows.pop(key)
+
+    def result(self) -> Table[O]:
+        """The table with its changes."""
+        return self.base.changed(self.rows.done(), self.keys)
 
 
 class _Editor:
-    """Copies each table and bucket once, on its first change."""
+    """Copies what changes of each table and index, once, on its first change."""
 
     def __init__(self, base: Snapshot, index: int, at: int) -> None:
         self.base, self.index, self.at = base, index, at
         self.cluster = base.cluster
-        self.tables: dict[str, dict[str, Object]] = {}
+        self.tables: dict[str, _Rows[Any]] = {}
         self.by_service = _Buckets(base._by_service)
         self.by_node = _Buckets(base._by_node)
         self.by_network = _Buckets(base._by_network)
         self.guests_in = _Buckets(base._guests_in)
         self.guests_on = _Buckets(base._guests_on)
-        self.unplaced: dict[str, Task] | None = None
-        self.names: dict[str, str] | None = None
+        self.unplaced: Edit[Task] | None = None
+        self.names: Edit[str] | None = None
 
     def run(self, changes: Iterable[Change]) -> Snapshot:
         for change in changes:
             if isinstance(change, Put):
-                self._put(change.item)
+                item = change.item
+                if type(item) is Task:  # as most are
+                    self._put_task(item)
+                else:
+                    self._put(item)
             else:
                 self._delete(change.kind, change.id)
         base = self.base
@@ -225,44 +221,30 @@ class _Editor:
             _by_service=self.by_service.result(), _by_node=self.by_node.result(),
             _by_network=self.by_network.result(),
             _guests_in=self.guests_in.result(), _guests_on=self.guests_on.result(),
-            _unplaced=base._unplaced if self.unplaced is None else self.unplaced,
-            _names=base._names if self.names is None else self.names,
+            _unplaced=base._unplaced if self.unplaced is None else self.unplaced.done(),
+            _names=base._names if self.names is None else self.names.done(),
         )  # fmt: skip
 
     def _table(self, kind: str, old: Table[O]) -> Table[O]:
-        rows = self.tables.get(kind)
-        return old if rows is None else Table(cast("dict[str, O]", rows))
+        table = self.tables.get(kind)
+        return old if table is None else cast("Table[O]", table.result())
 
-    def _rows(self, kind: str) -> dict[str, Object]:
-        rows = self.tables.get(kind)
-        if rows is None:
-            table = getattr(self.base, kind + "s")
-            rows = self.tables[kind] = dict(table.rows)
-        return rows
+    def _rows(self, kind: str) -> _Rows[Any]:
+        table = self.tables.get(kind)
+        if table is None:
+            table = self.tables[kind] = _Rows(getattr(self.base, kind + "s"))
+        return table
 
     def _put(self, item: AnyObject) -> None:
         kind = kind_of(item)
-        old = self.cluster if isinstance(item, Cluster) else self._rows(kind).get(item.id)
-        item = msgspec.structs.replace(
-            item, version=self.index, updated_at=self.at,
-            created_at=old.created_at if old is not None else (item.created_at or self.at),
-        )  # fmt: skip
         if isinstance(item, Cluster):
-            self.cluster = item
+            self.cluster = self._stamped(item, self.cluster)
             return
-        self._rows(kind)[item.id] = item
-        if isinstance(item, Task):
-            if old is not None and cast("Task", old).node_id != item.node_id:
-                self._unlink_node(cast("Task", old))
-            if old is not None and cast("Task", old).networks != item.networks:
-                self._unlink_networks(cast("Task", old))
-            self.by_service[item.service_id][item.id] = item
-            if item.node_id:
-                self.by_node[item.node_id][item.id] = item
-            for place in item.networks:
-                self.by_network[place.network_id][item.id] = item
-            self._place(item)
-        elif isinstance(item, Guest):
+        table = self._rows(kind)
+        old = table.rows.get(item.id)
+        item = self._stamped(item, old)
+        table.put(item, fresh=old is None)
+        if isinstance(item, Guest):
             if old is not None:
                 self._unlink_guest(cast("Guest", old))
             self.guests_on[item.node_id][item.id] = item
@@ -274,14 +256,43 @@ class _Editor:
                 self._forget_name(cast("Service", old))
             names[item.name.lower()] = item.id
 
+    def _stamped(self, item: O, old: Object | None) -> O:
+        return msgspec.structs.replace(
+            item, version=self.index, updated_at=self.at,
+            created_at=old.created_at if old is not None else (item.created_at or self.at),
+        )  # fmt: skip
+
+    def _put_task(self, item: Task) -> None:
+        table: _Rows[Task] = self.tables.get("task") or self._rows("task")
+        key, node_id = item.id, item.node_id
+        old = table.rows.get(key)
+        item = self._stamped(item, old)
+        fresh = moved = old is None
+        if old is not None:
+            if old.node_id != node_id:
+                self._unlink_node(old)
+                moved = True
+            if old.networks != item.networks:
+                self._unlink_networks(old)
+        table.put(item, fresh=fresh)
+        self.by_service[item.service_id].put(key, item, fresh=fresh)
+        if node_id:
+            self.by_node[node_id].put(key, item, fresh=moved)
+        for place in item.networks:
+            self.by_network[place.network_id][key] = item
+        if item.status.state < TaskState.ASSIGNED:
+            self._open()[key] = item
+        elif old is not None and old.status.state < TaskState.ASSIGNED:
+            self._open().pop(key)
+
     def _delete(self, kind: str, key: str) -> None:
-        old = self._rows(kind).pop(key, None)
+        old = self._rows(kind).pop(key)
         if isinstance(old, Task):
             self._unlink_node(old)
             self._unlink_networks(old)
-            if old.id in self._open():
-                del self._open()[old.id]
-            self.by_service[old.service_id].pop(old.id, None)
+            if old.status.state < TaskState.ASSIGNED:
+                self._open().pop(old.id)
+            self.by_service[old.service_id].pop(old.id)
         elif isinstance(old, Guest):
             self._unlink_guest(old)
         elif isinstance(old, Service):
@@ -290,36 +301,30 @@ class _Editor:
     def _forget_name(self, service: Service) -> None:
         names = self._names()
         if names.get(service.name.lower()) == service.id:
-            del names[service.name.lower()]
+            names.pop(service.name.lower())
 
-    def _names(self) -> dict[str, str]:
+    def _names(self) -> Edit[str]:
         if self.names is None:
-            self.names = dict(self.base._names)
+            self.names = Edit(self.base._names)
         return self.names
 
-    def _open(self) -> dict[str, Task]:
+    def _open(self) -> Edit[Task]:
         if self.unplaced is None:
-            self.unplaced = dict(self.base._unplaced)
+            self.unplaced = Edit(self.base._unplaced)
         return self.unplaced
-
-    def _place(self, task: Task) -> None:
-        if task.status.state < TaskState.ASSIGNED:
-            self._open()[task.id] = task
-        elif task.id in (self.base._unplaced if self.unplaced is None else self.unplaced):
-            del self._open()[task.id]
 
     def _unlink_node(self, task: Task) -> None:
         if task.node_id:
-            self.by_node[task.node_id].pop(task.id, None)
+            self.by_node[task.node_id].pop(task.id)
 
     def _unlink_guest(self, guest: Guest) -> None:
-        self.guests_on[guest.node_id].pop(guest.id, None)
+        self.guests_on[guest.node_id].pop(guest.id)
         for place in guest.networks:
-            self.guests_in[place.network_id].pop(guest.id, None)
+            self.guests_in[place.network_id].pop(guest.id)
 
     def _unlink_networks(self, task: Task) -> None:
         for place in task.networks:
-            self.by_network[place.network_id].pop(task.id, None)
+            self.by_network[place.network_id].pop(task.id)
 
 
 def apply(world: Snapshot, batch: Batch, index: int) -> tuple[Snapshot, bool]:
@@ -338,60 +343,3 @@ def apply(world: Snapshot, batch: Batch, index: int) -> tuple[Snapshot, bool]:
             del requests[next(iter(requests))]
         after = replace(after, requests=requests)
     return after, True
-
-
-class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """A Snapshot as it is saved."""
-
-    version: int
-    at: int
-    cluster: Cluster | None
-    nodes: tuple[Node, ...]
-    services: tuple[Service, ...]
-    tasks: tuple[Task, ...]
-    networks: tuple[Network, ...] = ()
-    guests: tuple[Guest, ...] = ()
-    requests: tuple[Request, ...]
-
-
-def save(world: Snapshot) -> bytes:
-    """Encode the world, equal worlds to equal bytes."""
-    return codec.encode(
-        Image(version=world.version, at=world.at, cluster=world.cluster, nodes=tuple(world.nodes),
-              services=tuple(world.services), tasks=tuple(world.tasks),
-              networks=tuple(world.networks), guests=tuple(world.guests),
-              requests=tuple(world.requests.values()))
-    )  # fmt: skip
-
-
-def load(data: bytes) -> Snapshot:
-    """Decode a saved world. Raises codec.CodecError."""
-    image = codec.decode(Image, data)
-    by_service: dict[str, dict[str, Task]] = {}
-    by_node: dict[str, dict[str, Task]] = {}
-    by_network: dict[str, dict[str, Task]] = {}
-    for task in image.tasks:
-        by_service.setdefault(task.service_id, {})[task.id] = task
-        if task.node_id:
-            by_node.setdefault(task.node_id, {})[task.id] = task
-        for place in task.networks:
-            by_network.setdefault(place.network_id, {})[task.id] = task
-    guests_in: dict[str, dict[str, Guest]] = {}
-    guests_on: dict[str, dict[str, Guest]] = {}
-    for guest in image.guests:
-        guests_on.setdefault(guest.node_id, {})[guest.id] = guest
-        for place in guest.networks:
-            guests_in.setdefault(place.network_id, {})[guest.id] = guest
-    return Snapshot(
-        version=image.version, at=image.at, cluster=image.cluster,
-        nodes=Table({node.id: node for node in image.nodes}),
-        services=Table({service.id: service for service in image.services}),
-        tasks=Table({task.id: task for task in image.tasks}),
-        networks=Table({network.id: network for network in image.networks}),
-        guests=Table({guest.id: guest for guest in image.guests}),
-        requests={request.id: request for request in image.requests},
-        _by_service=by_service, _by_node=by_node, _by_network=by_network,
-        _guests_in=guests_in, _guests_on=guests_on,
-        _unplaced={task.id: task for task in image.tasks if task.status.state < TaskState.ASSIGNED},
-        _names={service.name.lower(): service.id for service in image.services},
-    )  # fmt: skip

@@ -186,7 +186,7 @@ def test_any_path_is_decided(data: bytes) -> None:
 @asynccontextmanager
 async def door_to(engine: Path, front: Path) -> AsyncIterator[FrontDoor]:
     """A front door with nothing but an Engine behind it."""
-    door = FrontDoor(str(engine), asyncio.Protocol, lambda head: None)
+    door = FrontDoor(str(engine), asyncio.Protocol)
     server = await asyncio.get_running_loop().create_unix_server(door, str(front))
     try:
         yield door

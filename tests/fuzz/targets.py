@@ -15,13 +15,13 @@ from typing import Any
 
 import msgpack
 import msgspec
-from aiohttp import web
 from hypothesis import strategies as st
 
 from swarmpy.adapters.raft import messages as raft_messages
+from swarmpy.adapters.raft.blob import Snapshot
 from swarmpy.adapters.raft.config import Membership
 from swarmpy.adapters.raft.frames import CorruptError, FrameWriter, read_frames
-from swarmpy.adapters.raft.store import Snapshot, replay
+from swarmpy.adapters.raft.store import replay
 from swarmpy.adapters.wire import codec as wire_codec
 from swarmpy.adapters.wire.channel import amount
 from swarmpy.adapters.wire.faults import parse_address
@@ -30,7 +30,6 @@ from swarmpy.api import filters as api_filters
 from swarmpy.api.errors import HttpError
 from swarmpy.api.events import moment
 from swarmpy.api.passthrough import closing, is_ours
-from swarmpy.api.shortcut import Shortcut
 from swarmpy.api.site import parse_version
 from swarmpy.cli import grammars, values
 from swarmpy.cli.tables import Kind
@@ -479,31 +478,6 @@ def front_door(parts: tuple[bytes, list[tuple[bytes, bytes]]]) -> None:
     if b"upgrade:" not in asked.lower():
         assert connection == [b"connection: close"]
     is_ours("GET", line.decode("latin-1"))
-
-
-async def _nothing(request: object) -> web.Response:
-    raise AssertionError("a request is only found here")
-
-
-_SHORT = Shortcut([("GET", "/services/{id}", _nothing), ("DELETE", "/services/{id}", _nothing)])
-_LINES = st.from_regex(rb"\A(GET|DELETE|PUT) (/v1\.[0-9]{1,3})?/services/[\w%/.?&=-]{0,20} HTTP/1\.[01]\Z")
-
-
-@target(
-    st.tuples(_LINES | st.binary(max_size=60), _HEADERS, st.sampled_from([b"\r\n", b"\n", b"\r\n ", b"\r"]))
-)
-def short_way(parts: tuple[bytes, list[tuple[bytes, bytes]], bytes]) -> None:
-    """What takes the short way asks for no upgrade, has no escapes, and one host."""
-    line, headers, end = parts
-    head = end.join([line, *(name + b": " + value for name, value in headers)]) + b"\r\n\r\n"
-    if _SHORT.find(head) is None:
-        return
-    assert end == b"\r\n" or not headers
-    assert b"%" not in line
-    names = [name.lower() for name, _ in headers]
-    assert names.count(b"host") <= 1
-    assert b"upgrade" not in names
-    assert (b"connection", b"upgrade") not in [(name.lower(), value.lower()) for name, value in headers]
 
 
 # ------------------------------------------------------------ the command line

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
+from msgspec.structs import replace
 
 from swarmpy.manager.dispatcher import Dispatcher
 from swarmpy.model import messages as m
@@ -23,6 +24,7 @@ from swarmpy.model.lifecycle import NodeState, Role, TaskState
 from swarmpy.model.objects import Description, TaskStatus
 from swarmpy.plan.liveness import silence_allowed
 from swarmpy.ports import Peer, RefusedError, WireError
+from swarmpy.state.changes import Delete, Put
 from tests.manager.fakes import Pipe, pipe
 from tests.manager.test_writer import SPEC, Running
 
@@ -246,3 +248,30 @@ async def test_malformed_messages_end_the_session(cluster: Cluster) -> None:
     await end.send({"type": "statuses", "number": "x"})
     await serving
     await cluster.node_is("w1", NodeState.DISCONNECTED)
+
+
+async def test_a_change_wakes_the_sessions_that_it_concerns(cluster: Cluster) -> None:
+    await drained(cluster)
+    await cluster.writer.submit(JoinNode(id="w2", role=Role.WORKER, address="10.0.0.3", certificate=""))
+    ends = {name: cluster.dial(name)[0] for name in ("m1", "w1", "w2")}
+    for end in ends.values():
+        await hear(end, m.Assignments)
+    sessions = cluster.dispatcher.sessions
+
+    def woken(*changes: Put | Delete) -> set[str]:
+        for session in sessions.values():
+            session.dirty.clear()
+        before = cluster.store.world
+        cluster.dispatcher.moved(before, before.evolve(changes, before.version + 1))
+        return {name for name, session in sessions.items() if session.dirty.is_set()}
+
+    await cluster.writer.submit(CreateService(id="s1", spec=SPEC % ("web", 1)))
+    world = cluster.store.world
+    (task,) = world.tasks
+    nodes, service = world.nodes, world.services["s1"]
+    assert woken(Put(task)) == {task.node_id}
+    assert woken(Delete("task", task.id)) == {task.node_id}
+    assert woken(Put(service)) == {task.node_id}  # its labels are told with its tasks
+    assert woken(Put(nodes["w2"])) == {"w2"}
+    assert woken(Put(replace(nodes["w2"], manager_address="10.0.0.3:2377"))) == {"m1", "w1", "w2"}
+    assert woken() == set()

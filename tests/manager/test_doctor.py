@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from swarmpy.manager.dispatcher import Session
 from swarmpy.manager.doctor import ANSWER, PASS_ON, NetDoctor
+from swarmpy.manager.sessions import Session
 from swarmpy.model import codec
 from swarmpy.model import messages as m
 from swarmpy.model.errors import NotFound, Unavailable

@@ -10,9 +10,9 @@ import pytest
 from swarmpy.manager import control as manager_control
 from swarmpy.manager import logs as manager_logs
 from swarmpy.manager.control import ManagerControl
-from swarmpy.manager.dispatcher import Session
 from swarmpy.manager.doctor import NetDoctor
 from swarmpy.manager.logs import LogBroker
+from swarmpy.manager.sessions import Session
 from swarmpy.manager.store import Store
 from swarmpy.manager.writer import Writer
 from swarmpy.model.errors import Ambiguous, Unavailable

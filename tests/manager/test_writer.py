@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -14,6 +14,8 @@ from swarmpy.model.commands import CreateService, InitCluster, ObserveNode, Remo
 from swarmpy.model.errors import AlreadyExists, NotFound, OutOfSequence, Unavailable
 from swarmpy.model.lifecycle import NodeState, Role, TaskState
 from swarmpy.model.objects import Cluster, Description, Node, NodeStatus, Service
+from swarmpy.plan.manager import Planner
+from swarmpy.plan.types import Plan
 from swarmpy.ports import NotLeaderError
 from swarmpy.state.changes import Batch, Delete, Put
 from swarmpy.state.snapshot import Snapshot
@@ -245,3 +247,34 @@ async def test_a_new_leader_of_thousands_of_nodes_needs_several_entries_and_plan
     assert max(map(len, written)) < 1_500_000
     states = [one.status.state for one in running.store.world.nodes if one.id != "m1"]
     assert (states.count(NodeState.UNKNOWN), states.count(NodeState.DOWN)) == (1499, 1)
+
+
+async def test_a_term_has_one_planner_which_knows_the_world_before_its_first_plan() -> None:
+    running = Running()
+    await running.begin()
+    await running.writer.submit(create("web"))
+    running.task.cancel()
+    await asyncio.gather(running.task, return_exceptions=True)
+    heard: list[str] = []
+
+    class Listening(Planner):
+        def prepare(self, world: Snapshot) -> Iterator[None]:
+            heard.append("new")
+            for portion in super().prepare(world):
+                heard.append("portion")
+                yield portion
+
+        def plan(self, now: int, world: Snapshot) -> Plan:
+            heard.append("plan")
+            return super().plan(now, world)
+
+    next_leader = Writer(running.log, running.store, running.clock, Listening)
+    leading = asyncio.create_task(next_leader.lead())
+    await next_leader.opened.wait()
+    await next_leader.submit(create("shop"))
+    leading.cancel()
+    await asyncio.gather(leading, return_exceptions=True)
+    assert heard.count("new") == 1
+    first = heard.index("plan")
+    assert set(heard[:first]) == {"new", "portion"}
+    assert set(heard[first:]) == {"plan"}

@@ -12,7 +12,7 @@ from swarmpy.model.objects import Attachment, Guest
 from swarmpy.plan import tables, visits
 from swarmpy.plan.admission.admit import admit
 from swarmpy.plan.container import OPTION
-from swarmpy.state import snapshot
+from swarmpy.state import image
 from swarmpy.state.invariants import check
 
 from .worlds import Stage, node, spec
@@ -51,7 +51,7 @@ def test_a_guest_has_an_address_of_its_own_and_is_told_to_both_nodes():
     (end,) = [one for one in table.endpoints if one.id == "g"]
     assert (end.name, end.hostname, end.service_id, end.serving) == ("box", "c" * 12, "", False)
     assert "network-front" in tables.of_node(found.world, "node-w2")
-    assert snapshot.load(snapshot.save(found.world)).guests_in("network-front") == {"g": guest}
+    assert image.load(image.save(found.world)).guests_in("network-front") == {"g": guest}
 
 
 def test_the_last_address_goes_to_one_and_is_free_again_when_that_leaves():

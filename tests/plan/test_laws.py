@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -23,9 +24,11 @@ from swarmpy.plan import constraints, manager, progress, tables
 from swarmpy.plan.admission import attachment
 from swarmpy.plan.admission import network as networks
 from swarmpy.plan.explain import explain
+from swarmpy.state import rows
 from swarmpy.state.changes import Delete
 from swarmpy.state.invariants import check, check_transition
-from swarmpy.state.snapshot import Snapshot, Table
+from swarmpy.state.snapshot import Snapshot
+from swarmpy.state.table import Table
 
 from .worlds import GIB, Stage, node, spec
 
@@ -36,6 +39,15 @@ AGENT_STATES = (
     TaskState.ACCEPTED, TaskState.PREPARING, TaskState.READY, TaskState.STARTING, TaskState.RUNNING,
     TaskState.COMPLETE, TaskState.SHUTDOWN, TaskState.FAILED, TaskState.REJECTED,
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_tables_are_large():
+    """Tables are shared like those of a hundred thousand tasks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "LARGE", 5)
+        patch.setattr(rows, "SHARE", 2)
+        yield
 
 
 def shuffled(world: Snapshot) -> Snapshot:
@@ -128,6 +140,11 @@ class Cluster(RuleBasedStateMachine):
         decided = manager.plan(now, world)
         assert manager.plan(now, shuffled(world)) == decided, "order-blind"
         assert self.planner.plan(now, world) == decided, "the planner with a memory decides alike"
+        assert self.planner.plan(now, world) == decided, "also when nothing came of what it decided"
+        late = manager.Planner()
+        for _ in late.prepare(self.before):
+            pass
+        assert late.plan(now, world) == decided, "also when it got to know an earlier world in portions"
         after = world.evolve(decided.changes, world.version + 1, now) if decided.changes else world
         again = manager.plan(now, after)
         assert not again.changes, f"not a fixed point: {[c.cause for c in again.changes]}"
@@ -154,6 +171,8 @@ class Cluster(RuleBasedStateMachine):
         # A leader may commit only the first part of a large plan, and plan again at once.
         part = world.evolve(decided.changes[: len(decided.changes) // 2], world.version + 1, now)
         rest = manager.plan(now, part)
+        assert self.planner.plan(now, part) == rest, "also when only a part was committed"
+        assert late.plan(now, after) == again, "also when all was"
         whole = part.evolve(rest.changes, part.version + 1, now)
         assert not manager.plan(now, whole).changes
         assert check(whole) == []

@@ -13,6 +13,8 @@ from swarmpy.model.objects import Resource, Service
 from swarmpy.plan import placement
 from swarmpy.plan.constraints import lookup
 from swarmpy.plan.filters import first_failing, needs_of, seat_of
+from swarmpy.plan.seats import shuffle
+from swarmpy.plan.waiting import group_of
 from swarmpy.state.changes import Put
 
 from .worlds import GIB, SECOND, Stage, node, spec
@@ -192,13 +194,11 @@ def naive(now, world):
     tasks = [task for task in world.unplaced() if task.desired <= TaskState.COMPLETE]
     ages = {}
     for task in tasks:
-        group = placement._group(task)
+        group = group_of(task)
         ages[group] = min(ages.get(group, task.created_at), task.created_at)
-    order = sorted(
-        tasks, key=lambda task: (ages[placement._group(task)], placement._group(task), task.slot, task.id)
-    )
-    board = placement.Board(now, world)
-    seats = {one.id: seat_of(one, board.by_id[one.id].rank, world.tasks_on(one.id)) for one in world.nodes}
+    order = sorted(tasks, key=lambda task: (ages[group_of(task)], group_of(task), task.slot, task.id))
+    ranked = sorted(world.nodes, key=lambda one: shuffle(one.id))
+    seats = {one.id: seat_of(one, rank, world.tasks_on(one.id)) for rank, one in enumerate(ranked)}
     placed = {}
     for task in order:
         need, failures = needs_of(task), {}
@@ -293,8 +293,9 @@ def crowds(draw):
 def test_placement_equals_its_naive_twin(crowd):
     nodes, services, failing = crowd
 
-    def compared(now, world):
-        decided = placement.plan(now, world)
+    def compared(now, world, seats):
+        decided = placement.plan(now, world, seats)
+        assert decided == placement.plan(now, world)
         found = {
             change.item.id: change.item.node_id for change in decided.changes
             if change.item.status.state == TaskState.ASSIGNED
@@ -307,7 +308,8 @@ def test_placement_equals_its_naive_twin(crowd):
 
     def planner(now, world):
         steps = tuple(
-            manager.Step(world=compared) if step.seats is placement.plan else step for step in manager.STEPS
+            manager.Step(seats=compared, apart=True) if step.seats is placement.plan else step
+            for step in manager.STEPS
         )
         original, manager.STEPS = manager.STEPS, steps
         try:

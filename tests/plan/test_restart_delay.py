@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from swarmpy.model.lifecycle import TaskState
-from swarmpy.plan import restart
 from tests.plan.worlds import Stage, node, spec
 
 
@@ -15,7 +14,6 @@ def test_an_image_that_cannot_be_pulled_is_tried_once_per_delay() -> None:
     [second] = stage.live(key)
     stage.report(second, TaskState.REJECTED, "No such image: app:1")
     assert len(stage.tasks(key)) == 2
-    decided = restart.plan(stage.now, stage.world)
-    assert decided.wake_at == second.not_before
+    assert stage.plan().wake_at == second.not_before
     stage.pass_time(5)
     assert len(stage.tasks(key)) == 3

@@ -8,7 +8,7 @@ from typing import Any
 
 from swarmpy.adapters.raft import RaftLog, RaftSettings
 from swarmpy.pki.seal import PlainSealer
-from swarmpy.ports import LogRole, Member
+from swarmpy.ports import Disk, LogRole, Member
 from tests.raft.fakes import FakeClock, FakeEntropy, FakeWire, ListMachine, MemDisk, Network
 
 FAST = RaftSettings()
@@ -30,7 +30,9 @@ class Cluster:
             await self.start(member.id, self.founders)
         return self
 
-    async def start(self, name: str, bootstrap: list[Member] | None = None) -> RaftLog:
+    async def start(
+        self, name: str, bootstrap: list[Member] | None = None, bulk: Disk | None = None
+    ) -> RaftLog:
         self.starts += 1
         disk = self.disks.setdefault(name, MemDisk(self.seed + ord(name[0])))
         machine = self.machines[name] = ListMachine()
@@ -45,6 +47,7 @@ class Cluster:
             PlainSealer(),
             bootstrap_members=bootstrap,
             settings=self.settings,
+            bulk=bulk,
         )
         self.logs[name] = log
         await log.start()

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import msgpack
 
+from swarmpy.adapters.raft.blob import Snapshot
 from swarmpy.adapters.raft.config import REGULAR, Membership
 from swarmpy.adapters.raft.journal import BASE, Entry, Journal, LogImage
-from swarmpy.adapters.raft.store import Recovered, Snapshot, Store
+from swarmpy.adapters.raft.store import Recovered, Store
 from swarmpy.pki.seal import PlainSealer
 from swarmpy.ports import Member
 from swarmpy.sim.disk import Platter, SimDisk
@@ -135,8 +136,6 @@ class Scribe:
         batch = self.journal.take()
         if batch is None:
             return
-        if batch.snapshot is not None:
-            self.snapshot = Snapshot.from_blob(batch.snapshot[1])
         self.trying = self.view()
         self.store.write(batch)
         self.acked = self.trying
@@ -176,11 +175,16 @@ class Scribe:
         self.flush()
 
     def install(self, index: int, word: bytes) -> None:
-        """A leader's snapshot of a log that goes on where ours does not."""
-        self.journal.setCurrentTerm(self.journal.getCurrentTerm() + 1, None)
+        """A leader's snapshot of a log that goes on where ours does not: durable beside the turns, then taken over
+        in one."""
+        self.elect(self.journal.getCurrentTerm() + 1, None)
         term = self.journal.getCurrentTerm()
         log = tuple((REGULAR + word + b"%d" % number, term) for number in range(index))
-        self.journal.reset_to_snapshot(index, term, Snapshot(index, term, CROWD, image_of(log)).to_blob())
+        made = Snapshot(index, term, CROWD, image_of(log))
+        self.trying = View(term, None, log)
+        self.store.save_snapshot(index, made.to_blob())
+        self.snapshot = made
+        self.journal.reset_to_snapshot(index, term)
         self.flush()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgpack
 
-from swarmpy.ports import Body, Channel, ChannelHandler, Peer, WireError
+from swarmpy.ports import Body, Channel, ChannelHandler, Image, Peer, WireError
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -172,10 +172,10 @@ class MemDisk:
         self._operation()
         self.files[self._create(path)] = data
 
-    def replace(self, path: str, data: bytes) -> None:
+    def replace(self, path: str, data: bytes | bytearray) -> None:
         aside = path + ".tmp"
         self.names.pop(aside, None)
-        self.write(aside, data)
+        self.write(aside, bytes(data))
         self.sync(aside)
         self.rename(aside, path)
         self.sync_dir(path.rsplit("/", 1)[0])
@@ -391,12 +391,17 @@ class ListMachine:
         entries = list(self.entries)
         return lambda: msgpack.packb(entries)
 
-    def load(self, image: bytes) -> None:
+    def load(self, image: Image) -> Callable[[], None]:
         try:
-            self.entries = [(i, e) for i, e in msgpack.unpackb(image)]
+            entries = [(i, e) for i, e in msgpack.unpackb(image)]
         except Exception as error:
             raise ValueError("not an image") from error
-        self.loads += 1
+
+        def take() -> None:
+            self.entries = entries
+            self.loads += 1
+
+        return take
 
     def values(self) -> list[bytes]:
         return [entry for _, entry in self.entries]

@@ -12,10 +12,11 @@ import struct
 
 import pytest
 
+from swarmpy.adapters.raft.blob import Snapshot
 from swarmpy.adapters.raft.config import REGULAR
 from swarmpy.adapters.raft.frames import HEADER_SIZE, CorruptError
 from swarmpy.adapters.raft.journal import BASE, Journal, LogImage
-from swarmpy.adapters.raft.store import Recovered, Snapshot, Store
+from swarmpy.adapters.raft.store import Recovered, Store
 from swarmpy.pki.seal import Sealer
 from swarmpy.sim.disk import Platter, SimDisk
 from tests.raft.crashing import CROWD

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from swarmpy.adapters.disk import FileDisk
+from swarmpy.adapters.raft.blob import Snapshot
 from swarmpy.adapters.raft.config import Membership
 from swarmpy.adapters.raft.journal import BASE, ENTRY, Batch, LogImage
 from swarmpy.adapters.raft.node import RaftLog
-from swarmpy.adapters.raft.store import Snapshot, Store
+from swarmpy.adapters.raft.store import Store
 from swarmpy.daemon import RealTools
 from swarmpy.pki.seal import PlainSealer
 from swarmpy.ports import LogRole
@@ -120,7 +121,8 @@ def test_a_snapshot_replaced_while_it_is_read_is_read_again(tmp_path: Path) -> N
             if path.endswith(f"{2:016x}.img"):
                 entries = (BASE, (b"\x00x", 2, 1), (b"\x00y", 3, 1))
                 blob = Snapshot(3, 1, Membership(), b"newer").to_blob()
-                store.write(Batch(image=LogImage(1, None, entries, 3), snapshot=(3, blob)))
+                store.save_snapshot(3, blob)
+                store.write(Batch(image=LogImage(1, None, entries, 3)))
             return super().read(path)
 
     store = Store(journal, "raft", PlainSealer(), "a", Slow(tmp_path))

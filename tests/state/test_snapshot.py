@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from swarmpy.model import codec
 from swarmpy.model.codec import CodecError
 from swarmpy.model.lifecycle import TaskState
 from swarmpy.model.objects import Cluster, Node, Service, Task, TaskStatus
 from swarmpy.state.changes import Batch, Delete, Put, Request
+from swarmpy.state.image import MARK, MOST, ImagePart, load, pieces, save
 from swarmpy.state.invariants import check
-from swarmpy.state.snapshot import REQUESTS_KEPT, Snapshot, apply, load, save
+from swarmpy.state.snapshot import REQUESTS_KEPT, Snapshot, apply
 
 IDS = st.sampled_from([f"id{number}" for number in range(6)])
 
@@ -147,3 +149,37 @@ def test_iteration_is_by_id():
 def test_a_wrong_image_is_refused_with_the_path():
     with pytest.raises(CodecError, match="Image"):
         load(b"\x81\xa7version\xa1x")
+
+
+def test_an_image_goes_in_parts_that_are_each_coded_soon():
+    """While the codec works nothing else of the process runs: no call has more than so many objects."""
+    puts = [
+        Put(Task(id=f"t{number:04}", service_id="s", service_name="web")) for number in range(2 * MOST + 1)
+    ]
+    world = run([[Put(Cluster(id="c")), *puts]])
+    image = save(world)
+    parts = [codec.decode(ImagePart, piece) for piece in pieces(memoryview(image))]
+    assert [len(part.tasks) for part in parts] == [0, MOST, MOST, 1]
+    assert load(image) == world
+
+
+def test_an_image_of_one_piece_from_before_is_read():
+    world = run([[Put(Cluster(id="c")), Put(Node(id="n")), Put(Service(id="s", name="web", spec="{}"))]])
+    whole = ImagePart(version=world.version, at=world.at, cluster=world.cluster, nodes=tuple(world.nodes),
+                      services=tuple(world.services))  # fmt: skip
+    assert load(codec.encode(whole)) == world
+
+
+def test_an_image_that_is_cut_short_is_refused():
+    image = bytes(save(run([[Put(Cluster(id="c")), Put(Node(id="n"))]])))
+    ends = [at for at in range(len(image)) if not raises(image[:at])]
+    first = len(MARK) + 4 + int.from_bytes(image[4:8], "big")
+    assert ends == [first], "only a part less is an image, too: whoever keeps images keeps their lengths"
+
+
+def raises(image: bytes) -> bool:
+    try:
+        load(image)
+    except CodecError:
+        return True
+    return False

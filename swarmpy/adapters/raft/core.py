@@ -208,6 +208,24 @@ class Core(Installing):
 
     # -------------------------------------------------- applying
 
+    def _SyncObj__applyLogEntries(self) -> bool:  # noqa: N802  the overridden name is pysyncobj's
+        """Apply committed entries, as many as fit a turn; the rest follows in the next ones.
+
+        Defect fixed: SyncObj applies all of them at once. After a restart these may be thousands, and
+        meanwhile nothing else runs and no heart beats.
+        """
+        until = self.now + self.settings.apply_seconds
+        last = min(self.commit_index, self.applied_index + self.settings.apply_entries)
+        while self.applied_index < last and self.now <= until:
+            command, index, term = self.log[self.applied_index + 1 - self.base_index]
+            waiting = self.waiting.pop(index, ())
+            result = self._SyncObj__doApplyCommand(command)
+            for proposed_in, told in waiting:
+                mine = proposed_in == term
+                told(result if mine else None, FAIL_REASON.SUCCESS if mine else FAIL_REASON.DISCARDED)
+            self.applied_index = index
+        return False
+
     def _SyncObj__doApplyCommand(self, command: bytes) -> Any:  # noqa: N802  the overridden name is pysyncobj's
         """Apply one committed entry. Defects fixed: no pickle; an exception is a result, so no entry is
         poison, applied twice or stuck; there are no version entries."""
@@ -224,6 +242,10 @@ class Core(Installing):
             if membership is not None and self.me.id in membership.removed:
                 self.removed = True
         return None
+
+    def unapplied(self) -> bool:
+        """Whether the next turn goes on applying what this one did not come to."""
+        return not self.removed and self.applied_index < self.commit_index
 
     def _say_removed(self) -> None:
         """Tell those that a committed entry removed; they may still be connected."""

@@ -19,17 +19,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from swarmpy.adapters.raft.blob import Snapshot, checksum
 from swarmpy.adapters.raft.config import Membership
 from swarmpy.adapters.raft.core import Core, Proposal
 from swarmpy.adapters.raft.errors import DiskError
 from swarmpy.adapters.raft.frames import CorruptError
+from swarmpy.adapters.raft.installing import Arrived
 from swarmpy.adapters.raft.journal import Batch
 from swarmpy.adapters.raft.pinned import FAIL_REASON, driving
 from swarmpy.adapters.raft.settings import RaftSettings
 from swarmpy.adapters.raft.state import LEADER, Drop, Outgoing, Send
-from swarmpy.adapters.raft.store import Snapshot, Store
+from swarmpy.adapters.raft.store import Store
 from swarmpy.adapters.raft.transport import Transport
-from swarmpy.ports import Disk
+from swarmpy.ports import Disk, Image
 
 logger = logging.getLogger(__name__)
 
@@ -223,6 +225,9 @@ class Engine:
                 self._wake.set()  # durable here is committed, and no answer of another will say so
         self._deliver(outgoing)
         self._after_turn()
+        if core.unapplied():
+            self._wake.set()
+            await asyncio.sleep(0)  # everything else that runs here gets its turn before the next part
 
     async def _barrier(self, batch: Batch, *, leads: bool) -> None:
         """Wait until the batch is durable. A leader (whose term is durable) keeps its heart beating."""
@@ -264,6 +269,8 @@ class Engine:
         if core.blob_wanted:
             core.blob_wanted = False
             self._spawn(self._read_blob())
+        while core.arrived:
+            self._spawn(self._install(core.arrived.pop()))
         ready = [(c, f) for c, f in self._watchers if f.done() or c()]
         for condition, future in ready:
             self._watchers.remove((condition, future))
@@ -291,7 +298,7 @@ class Engine:
             self._spawn(self._snapshot(index, term, core.membership_at(index), encode))
 
     async def _snapshot(
-        self, index: int, term: int, membership: Membership, encode: Callable[[], bytes]
+        self, index: int, term: int, membership: Membership, encode: Callable[[], Image]
     ) -> None:
         def job() -> None:
             blob = Snapshot(index, term, membership, encode()).to_blob()
@@ -326,13 +333,36 @@ class Engine:
 
     async def _read_blob(self) -> None:
         """Read the newest snapshot for a member that needs it."""
+
+        def job() -> tuple[int, Image, int] | None:
+            found = self._store.read_blob()
+            return None if found is None else (*found, checksum(found[1]))
+
         try:
-            found = await self._bulk.work(self._store.read_blob)
+            found = await self._bulk.work(job)
         except Exception as error:
             self.post(partial(_raise, error))
             return
         if found is not None:
             self.post(partial(self.core.give_blob, *found))
+
+    async def _install(self, arrived: Arrived) -> None:
+        """Make a received snapshot ready: decoded and durable before the core takes it over."""
+
+        def job() -> tuple[Snapshot, Callable[[], None]]:
+            snapshot = arrived.opened()
+            take = self.core.machine.load(snapshot.image)
+            self._store.save_snapshot(snapshot.index, arrived.blob)
+            return snapshot, take
+
+        try:
+            found = await self._bulk.work(job)
+        except ValueError as error:
+            self.post(partial(self.core.refuse_install, arrived, str(error)))
+        except Exception as error:
+            self.post(partial(_raise, error))
+        else:
+            self.post(partial(self.core.install, arrived, *found))
 
 
 def _may_go_ahead(item: Outgoing, durable: int) -> bool:

@@ -36,14 +36,10 @@ class LogImage:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one turn has to make durable: records to append, or a whole new generation.
-
-    With `snapshot` (index, blob) that snapshot becomes durable first.
-    """
+    """What one turn has to make durable: records to append, or a whole new generation."""
 
     records: list[Record] = field(default_factory=list)
     image: LogImage | None = None
-    snapshot: tuple[int, bytes] | None = None
 
 
 class Journal:
@@ -58,7 +54,6 @@ class Journal:
         """Bytes of commands held."""
         self._records: list[Record] = []
         self._rewrite = False
-        self._snapshot: tuple[int, bytes] | None = None
 
     # -------------------------------------------------- what pysyncobj calls
 
@@ -134,8 +129,9 @@ class Journal:
             return self._entries[position][2]
         return None
 
-    def reset_to_snapshot(self, index: int, term: int, blob: bytes) -> None:
-        """An installed snapshot: keep what follows it where the log agrees, else start from it."""
+    def reset_to_snapshot(self, index: int, term: int) -> None:
+        """An installed snapshot, which is durable: keep what follows it where the log agrees, else start from
+        it."""
         position = index - self._entries[0][1]
         if self.term_at(index) == term:
             del self._entries[:position]
@@ -143,7 +139,6 @@ class Journal:
             self._entries = [(BASE[0], index, term)]
         self.size = sum(len(entry[0]) for entry in self._entries)
         self.snapshot_index = index
-        self._snapshot = (index, blob)
         self._rewrite = True
 
     def snapshot_stored(self, index: int, keep: int, keep_bytes: int) -> None:
@@ -161,9 +156,8 @@ class Journal:
         """What has to become durable now, and nothing is pending any more."""
         if self._rewrite:
             image = LogImage(self._term, self._vote, tuple(self._entries), self.snapshot_index)
-            batch = Batch(image=image, snapshot=self._snapshot)
-            self._records, self._rewrite, self._snapshot = [], False, None
-            return batch
+            self._records, self._rewrite = [], False
+            return Batch(image=image)
         if not self._records:
             return None
         records, self._records = self._records, []

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+from swarmpy.adapters.raft.blob import Snapshot
 from swarmpy.adapters.raft.config import REGULAR, Membership
 from swarmpy.adapters.raft.core import ApplyFailed, Core, Proposal
 from swarmpy.adapters.raft.engine import Engine
@@ -18,7 +19,7 @@ from swarmpy.adapters.raft.journal import Journal
 from swarmpy.adapters.raft.pinned import FAIL_REASON, Surroundings, driving, raft_node
 from swarmpy.adapters.raft.settings import RaftSettings
 from swarmpy.adapters.raft.state import CANDIDATE, LEADER
-from swarmpy.adapters.raft.store import Snapshot, Store, first_image
+from swarmpy.adapters.raft.store import Store, first_image
 from swarmpy.adapters.raft.transport import Transport
 from swarmpy.pki.seal import Sealing
 from swarmpy.ports import (
@@ -26,6 +27,7 @@ from swarmpy.ports import (
     Clock,
     Disk,
     Entropy,
+    Image,
     LogError,
     LogRole,
     LogStatus,
@@ -64,22 +66,19 @@ class RaftLog:
         folder: str = "raft",
         bulk: Disk | None = None,
     ) -> None:
-        self.self_id = self_id
-        self.address = address
+        self.self_id, self.address = self_id, address
         self.failed = asyncio.Event()
         """Set when the log stopped by itself; `failure` says why. It may be started again."""
         self.failure: str | None = None
         self._disks = (disk, bulk or disk)
         self._wire = wire
-        self._clock = clock
-        self._entropy = entropy
-        self._machine = machine
-        self._sealer = sealer
+        self._clock, self._entropy = clock, entropy
+        self._machine, self._sealer = machine, sealer
         self._bootstrap = tuple(bootstrap_members or ())
         self._settings = settings or RaftSettings()
         self._folder = folder
         self._engine: Engine | None = None
-        self._blank: bytes | None = None
+        self._blank: Image | None = None
         self._changing = asyncio.Lock()
         self._waiters: dict[asyncio.Future[Any], LogError] = {}
         """Who waits for the core, and what they hear if the log ends before it answers."""
@@ -106,15 +105,14 @@ class RaftLog:
         if found.fresh:
             image = first_image(self._bootstrap)
             await self._disks[0].work(lambda: store.create(image))
-        self._load_machine(found.snapshot)
+        await self._load_machine(found.snapshot)
         surroundings = Surroundings(
             self._clock.monotonic, lambda: self._entropy.uniform(0.0, 1.0), Journal(image)
         )
         with driving(surroundings):
             core = Core(self.self_id, surroundings, self._machine, self._settings, found.snapshot)
         self.failed.clear()
-        self.failure = None
-        self._ended = asyncio.Event()
+        self.failure, self._ended = None, asyncio.Event()
         engine = Engine(core, store, self._disks, self._settings, self._on_failed)
         transport = Transport(self.self_id, self._wire, self._entropy, self._settings, engine)
         self._engine = engine
@@ -123,11 +121,12 @@ class RaftLog:
     def _new_store(self) -> Store:
         return Store(self._disks[0], self._folder, self._sealer, self.self_id, self._disks[1])
 
-    def _load_machine(self, snapshot: Snapshot | None) -> None:
+    async def _load_machine(self, snapshot: Snapshot | None) -> None:
         """The machine starts from the snapshot, or as it was before the first start."""
         if self._blank is None:
             self._blank = self._machine.save()()
-        self._machine.load(self._blank if snapshot is None else snapshot.image)
+        image = self._blank if snapshot is None else snapshot.image
+        (await self._disks[0].work(lambda: self._machine.load(image)))()
 
     async def stop(self) -> None:
         """Stop taking part; nothing acknowledged is lost. Stopping twice is fine."""

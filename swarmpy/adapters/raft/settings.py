@@ -52,6 +52,10 @@ class RaftSettings:
     """Proposals that may wait for a turn; more callers wait outside."""
     turn_bytes: int = 4 * 1024 * 1024
     """Proposals appended in one turn (one disk write)."""
+    apply_entries: int = 1000
+    """Entries applied in one turn at most."""
+    apply_seconds: float = 0.02
+    """No further entry is applied in a turn that did so for this long."""
     snapshot_entries: int = 10_000
     """Applied entries after which the state is saved and the log trimmed."""
     snapshot_bytes: int = 64 * 1024 * 1024

@@ -18,12 +18,12 @@ from typing import Any
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
+from swarmpy.adapters.raft.blob import Snapshot
 from swarmpy.adapters.raft.config import Membership
 from swarmpy.adapters.raft.journal import Journal
 from swarmpy.adapters.raft.pinned import RAFT_STATE, Surroundings, SyncObj, SyncObjConf, raft_node
 from swarmpy.adapters.raft.settings import RaftSettings
-from swarmpy.adapters.raft.store import Snapshot
-from swarmpy.ports import Machine
+from swarmpy.ports import Image, Machine
 
 FOLLOWER: int = RAFT_STATE.FOLLOWER
 CANDIDATE: int = RAFT_STATE.CANDIDATE
@@ -60,7 +60,7 @@ class SnapshotSend:
     """A snapshot on its way to one member."""
 
     index: int
-    blob: bytes
+    blob: Image
     crc: int
     sent: int = 0
     acked: int = 0

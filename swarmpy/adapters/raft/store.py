@@ -21,50 +21,22 @@ from typing import Any
 
 import msgpack
 
+from swarmpy.adapters.raft.blob import Snapshot, pieces
 from swarmpy.adapters.raft.config import Membership
 from swarmpy.adapters.raft.frames import CorruptError, FrameWriter, read_frames
 from swarmpy.adapters.raft.journal import BASE, CUT, ENTRY, TERM, Batch, Entry, LogImage, Record
 from swarmpy.pki.seal import Sealing
-from swarmpy.ports import Disk, Member
+from swarmpy.ports import Disk, Image, Member
 
 logger = logging.getLogger(__name__)
 
 _FORMAT = 1
-_BASE_FRAME = 4 * 1024 * 1024
+_BASE_FRAME = 1024 * 1024
 """The base of a generation is written in frames of about this size."""
 _JOURNAL = re.compile(r"([0-9a-f]{16})\.log")
 _SNAPSHOT = re.compile(r"([0-9a-f]{16})\.img")
 _LEFTOVER = ".tmp"
 """How the name ends of a file that a `Disk.replace` left behind when its process was killed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The machine's state after the entry at `index`, and the membership then."""
-
-    index: int
-    term: int
-    membership: Membership
-    image: bytes
-
-    def to_blob(self) -> bytes:
-        """As bytes, for the disk and for other members."""
-        head = [_FORMAT, self.index, self.term, self.membership.to_wire(), self.image]
-        blob: bytes = msgpack.packb(head)
-        return blob
-
-    @staticmethod
-    def from_blob(blob: bytes) -> Snapshot:
-        """From `to_blob`. Raises ValueError."""
-        try:
-            form, index, term, membership, image = msgpack.unpackb(blob, max_bin_len=len(blob))
-        except Exception as error:  # msgpack raises half a dozen unrelated classes
-            raise ValueError("not a snapshot") from error
-        if form != _FORMAT or type(index) is not int or type(term) is not int:
-            raise ValueError("not a snapshot of a known format")
-        if type(image) is not bytes:
-            raise ValueError("not a snapshot: the image is missing")
-        return Snapshot(index, term, Membership.from_wire(membership), image)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +133,7 @@ class Store:
             raise CorruptError(f"the snapshot {name} is really that of index {snapshot.index}")
         return snapshot
 
-    def read_blob(self) -> tuple[int, bytes] | None:
+    def read_blob(self) -> tuple[int, bytearray] | None:
         """Index and content of the newest snapshot. Raises CorruptError."""
         while True:
             try:
@@ -170,15 +142,17 @@ class Store:
                 # An installed snapshot replaced it meanwhile; that one is durable, so this ends.
                 continue
 
-    def _read_blob(self, disk: Disk) -> tuple[int, bytes] | None:
+    def _read_blob(self, disk: Disk) -> tuple[int, bytearray] | None:
         found = self._numbered(disk, self._snapshots, _SNAPSHOT)
         if not found:
             return None
         index = found[-1]
         name = self._snapshot_name(index)
         data = disk.read(name)
-        frames = read_frames(data, self._sealer, self._snapshot_context(index), what=name)
-        return index, b"".join(payload for _, payload, _ in frames)
+        blob = bytearray()
+        for _, payload, _ in read_frames(data, self._sealer, self._snapshot_context(index), what=name):
+            blob += payload
+        return index, blob
 
     def _replay(self, generation: int) -> LogImage:
         name = self._journal_name(generation)
@@ -211,8 +185,6 @@ class Store:
 
     def write(self, batch: Batch) -> None:
         """Make a turn's batch durable."""
-        if batch.snapshot is not None:
-            self._save_snapshot(self._disk, *batch.snapshot)
         if batch.image is not None:
             self._rewrite(batch.image)
             return
@@ -222,14 +194,14 @@ class Store:
         self._disk.append(name, self._writer.frame(msgpack.packb(batch.records)))
         self._disk.sync(name)
 
-    def save_snapshot(self, index: int, blob: bytes) -> None:
-        """Make a snapshot durable; the ones before it go when the next generation is written."""
-        self._save_snapshot(self._bulk, index, blob)
-
-    def _save_snapshot(self, disk: Disk, index: int, blob: bytes) -> None:
+    def save_snapshot(self, index: int, blob: Image) -> None:
+        """Make a snapshot durable, our own or a received one; the ones before it go when the next generation
+        is written."""
         writer = FrameWriter(self._sealer, self._snapshot_context(index))
-        parts = [blob[at : at + _BASE_FRAME] for at in range(0, len(blob), _BASE_FRAME)]
-        disk.replace(self._snapshot_name(index), b"".join(map(writer.frame, parts)))
+        data = bytearray()
+        for piece in pieces(blob):
+            data += writer.frame(piece)
+        self._bulk.replace(self._snapshot_name(index), data)
 
     def create(self, image: LogImage) -> None:
         """Start the journal of a new member."""
@@ -242,7 +214,9 @@ class Store:
         groups = _grouped(image.entries)
         base = [_FORMAT, self._node_id, len(groups), image.term, image.vote, image.snapshot_index]
         groups[0].insert(0, base)
-        data = b"".join(writer.frame(msgpack.packb(group)) for group in groups)
+        data = bytearray()
+        for group in groups:
+            data += writer.frame(msgpack.packb(group))
         self._disk.replace(self._journal_name(generation), data)
         self._generation, self._writer = generation, writer
         for old in self._numbered(self._disk, self._journals, _JOURNAL):

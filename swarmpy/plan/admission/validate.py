@@ -33,9 +33,8 @@ from swarmpy.plan.admission import runnable
 MIN_NANO_CPUS = 1_000_000
 MIN_MEMORY = 4 * 1024 * 1024
 MIN_DURATION = 1_000_000
-MAX_REPLICAS = 10_000
-"""More tasks than this in one service is taken for a slip of the finger: each plan looks at all of them, and
-a leader that plans for a second is taken for dead."""
+MAX_REPLICAS = 100_000
+"""More tasks than this in one service is taken for a slip of the finger."""
 
 _NAME = re.compile(r"[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*\Z")
 _DOMAIN = r"(?:\[[a-fA-F0-9:]+\]|(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*)(?::[0-9]+)?"  # noqa: E501  one pattern

@@ -65,7 +65,7 @@ class OurMember:
                 image = LogImage(1, None, (BASE, (first, 2, 1)))
             store.create(image)
         if found.snapshot is not None:
-            self.machine.load(found.snapshot.image)
+            self.machine.load(found.snapshot.image)()
         surroundings = Surroundings(lambda: world.now, lambda: CHANCE[name], Journal(image))
         settings = dataclasses.replace(
             RaftSettings(),
