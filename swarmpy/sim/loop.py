@@ -319,7 +319,8 @@ class SimLoop(asyncio.BaseEventLoop):
 def _close(coro: Any) -> None:
     """Close a coroutine even when its `finally` blocks await: each close gets past one of them."""
     for _ in range(20):
-        with suppress(Exception, Killed):  # whatever a dead program says has no listener
+        # Whatever a dead program says has no listener; a task group says it of its body's end, too.
+        with suppress(Exception, Killed, BaseExceptionGroup):
             coro.close()
             return
 
