@@ -165,17 +165,6 @@ def _stale_read() -> list[Patch]:
     return [(Core, "read", read)]
 
 
-@bug("install-late", "a snapshot that is ready is taken over, whatever was committed meanwhile",
-     faults=("slow-disk", "slow-link", "kill-leader"))  # fmt: skip
-def _install_late() -> list[Patch]:
-    def install(self: Any, arrived: Any, snapshot: Any, take: Callable[[], None]) -> None:
-        take()
-        self.log.reset_to_snapshot(snapshot.index, snapshot.term)
-        self.commit_index = self.applied_index = snapshot.index
-
-    return [(Core, "install", install)]
-
-
 @bug("install-unsaved", "a received snapshot is taken over before it is on the disk")
 def _install_unsaved() -> list[Patch]:
     async def install(self: Any, arrived: Any) -> None:

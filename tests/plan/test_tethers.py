@@ -115,5 +115,5 @@ def test_nobody_is_lost_who_had_a_link_within_the_hold(looks: list[tuple[float, 
         verdict = p.judge(now, replace(tethers(*plugged), engine_at=engine_at, links_at=now, missing=missing))
         missing = dict(verdict.missing)
         if verdict.lost:
-            assert now - had >= p.HOLD
+            assert had + p.HOLD <= now  # as the planner adds it: a difference may be rounded down
             assert engine_at > had
