@@ -148,6 +148,9 @@ def _after_the_end(local: LocalTask, container: Container | None) -> tuple[Actio
 def _shut_down(now: int, local: LocalTask, container: Container | None) -> tuple[Action, ...]:
     if container is not None and container.alive:
         return (Stop(local.id, container.id, _grace(local)),)
+    if container is not None and container.state == "created" and local.status.state >= TaskState.STARTING:
+        # The Engine may still be about to start it, for a daemon that died meanwhile.
+        return (Remove(local.id, container.id),)
     status = _status(now, local, TaskState.SHUTDOWN, "shutdown", container)
     return (Report(local.id, status),)
 

@@ -71,6 +71,8 @@ def kinds(actions: list[n.Action]) -> list[str]:
         (local(TaskState.RUNNING, TaskState.SHUTDOWN), (container("running"),), ["Stop"]),
         (local(TaskState.RUNNING, TaskState.SHUTDOWN), (container("exited"),), ["shutdown"]),
         (local(TaskState.ASSIGNED, TaskState.SHUTDOWN), (), ["shutdown"]),
+        (local(TaskState.READY, TaskState.SHUTDOWN), (container("created"),), ["shutdown"]),
+        (local(TaskState.STARTING, TaskState.SHUTDOWN), (container("created"),), ["Remove"]),
         (local(TaskState.SHUTDOWN, TaskState.REMOVE), (container("exited"),), ["Remove"]),
         (local(TaskState.SHUTDOWN, TaskState.SHUTDOWN), (container("exited"),), []),
         (local(TaskState.RUNNING, leaving=True), (container("running"),), ["Stop"]),

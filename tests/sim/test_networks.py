@@ -12,7 +12,7 @@ FABRIC = sorted(name for name, one in REGISTRY.items() if one.group == "fabric")
 
 
 def test_requests_are_asked_and_answered() -> None:
-    cluster = Cluster(2, workers=2, duration=30.0, faults=[])
+    cluster = Cluster(6, workers=2, duration=30.0, faults=[])
     with quiet_logs():
         outcome = cluster.run()
     assert outcome.violation is None, outcome.violation
