@@ -121,8 +121,8 @@ class Bench:
             if each["Status"]["State"] == "down":
                 self.one.ask(self.leader, "DELETE", f"/nodes/{quote(each['ID'])}?force=1")
 
-    def _nodes(self) -> list[dict]:  # type: ignore[type-arg]
-        found: list[dict] = self.one.ask(self.leader, "GET", "/nodes")  # type: ignore[type-arg]
+    def _nodes(self) -> list[dict]:
+        found: list[dict] = self.one.ask(self.leader, "GET", "/nodes")
         return found
 
     def _newcomer(self, known: set[str]) -> str:

@@ -46,7 +46,7 @@ class TimedLoop(asyncio.SelectorEventLoop):
 
     def _run_once(self) -> None:
         start = time.process_time()
-        super()._run_once()  # type: ignore[misc]  # the loop's own, of every version
+        super()._run_once()
         self.longest = max(self.longest, time.process_time() - start)
 
 
@@ -60,7 +60,7 @@ class Agents:
 
     async def serve(self, node_id: str, about: object) -> None:
         """Have a session, and another one when that ends: the leader turns some away when all come at once."""
-        hello = m.to_body(m.Hello(node_id=node_id, description=about))  # type: ignore[arg-type]
+        hello = m.to_body(m.Hello(node_id=node_id, description=about))
         while True:
             near, far = pipe(Peer(node_id, "worker", "c", "2", "10.0.0.2"), BOSS)
             mine = [asyncio.create_task(self._listen(node_id, near)), asyncio.create_task(self._beat(near))]
@@ -96,7 +96,7 @@ class Agents:
 
 async def until(what: str, loop: TimedLoop, done: object, since: float) -> None:
     """Wait for it and print when it was."""
-    while not done():  # type: ignore[operator]
+    while not done():
         await asyncio.sleep(0.05)
     print(
         f"  {what} after {time.monotonic() - since:.1f} s; longest turn so far {loop.longest * 1000:.0f} ms"

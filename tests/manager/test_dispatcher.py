@@ -150,7 +150,7 @@ async def test_a_service_that_concerns_no_node_wakes_no_session(cluster: Cluster
     session = cluster.dispatcher.sessions["w1"]
     woken: list[str] = []
     set_ = session.dirty.set
-    session.dirty.set = lambda: (woken.append("woken"), set_())[1]  # type: ignore[method-assign]
+    session.dirty.set = lambda: (woken.append("woken"), set_())[1]
     await cluster.writer.submit(CreateService(id="s1", spec=SPEC % ("none", 0)))
     await cluster.writer.submit(RemoveService(service="s1"))
     assert woken == []

@@ -55,6 +55,6 @@ def test_a_kernel_that_refuses_for_a_moment_costs_no_node_its_place() -> None:
         box.kernel.stack.refuse = 0.0
         await place.until(
             lambda: place.view("m3").state == "active" and place.node("m3")._member._agent.connected
-        )  # type: ignore[union-attr]
+        )
 
     place.run(scenario)

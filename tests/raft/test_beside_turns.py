@@ -49,7 +49,7 @@ def test_a_member_answers_while_it_makes_a_snapshot_ready() -> None:
     async def main() -> None:
         cluster, leader, lost = await with_a_straggler(4)
         tap = Tap(cluster, lost)
-        await cluster.start(lost, bulk=Slow(cluster.disks[lost], 5.0))  # type: ignore[arg-type]
+        await cluster.start(lost, bulk=Slow(cluster.disks[lost], 5.0))
         await preparing(cluster, lost)
         status, begin, whole = cluster.logs[leader].status(), now(), tap.sent
         while now() < begin + 4.5:
@@ -68,7 +68,7 @@ def test_a_member_answers_while_it_makes_a_snapshot_ready() -> None:
 def test_a_member_that_makes_a_snapshot_ready_votes_and_goes_on_with_another_leader() -> None:
     async def main() -> None:
         cluster, leader, lost = await with_a_straggler(4)
-        await cluster.start(lost, bulk=Slow(cluster.disks[lost], 5.0))  # type: ignore[arg-type]
+        await cluster.start(lost, bulk=Slow(cluster.disks[lost], 5.0))
         await preparing(cluster, lost)
         begin = now()
         await cluster.kill(leader)

@@ -52,7 +52,7 @@ def test_a_leader_acknowledges_nothing_that_is_not_on_its_own_disk() -> None:
         before = cluster.logs[leader].status().commit_index
         proposing = asyncio.ensure_future(cluster.logs[leader].propose(b"x"))
         await asyncio.sleep(0.4)
-        held = [any(b"x" in each[0] for each in cluster.logs[name]._engine.core.log[:]) for name in others]  # type: ignore[union-attr]
+        held = [any(b"x" in each[0] for each in cluster.logs[name]._engine.core.log[:]) for name in others]
         assert held == [True, True]
         assert not proposing.done()
         assert told
